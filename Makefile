@@ -1,0 +1,69 @@
+# Two commands: `make run` and `make test`. They need python3 (3.11 or newer) with venv, and make.
+# uv is used when it is there, and never needed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(shell command -v uv 2>/dev/null)
+# Two workers pay on two cores; the servers are started once per worker.
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: install run demo test test-all check format bench lock clean help
+
+install: $(VENV)/.installed ## Make .venv and install what the locks name, hash by hash
+
+$(VENV)/.installed: pyproject.toml requirements/dev.lock
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+	  echo "Cannot make a virtual environment. On Debian: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+ifneq ($(UV),)
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.lock
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+else
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+endif
+	@touch $@
+
+run: install ## Start everything: page, API, PostgreSQL and Valkey, data in .kima
+	@exec $(BIN)/kima-stream up
+
+demo: install ## Play a story: webhooks, a crash, a replay, the proof
+	@exec $(BIN)/kima-stream demo
+
+test: install ## All tests on the embedded servers, the large ones at a tenth of their size
+	@$(BIN)/python -m pytest -n $(WORKERS) -q
+
+test-all: install ## All tests at full size, and once more against PostgreSQL and Redis of this machine
+	@KIMA_TEST_FULL=1 $(BIN)/python -m pytest -q
+	@.ci/other-servers
+
+check: install ## Lint, types, import contracts
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/interrogate --quiet tests
+	@$(BIN)/python -m pytest -q tests/unit/test_types.py
+
+format: install ## Format the code and mend what ruff can mend
+	@$(BIN)/ruff check --fix --quiet || true
+	@$(BIN)/ruff format
+
+bench: install ## Measure this machine
+	@exec $(BIN)/python -m bench
+
+lock: ## Resolve the dependencies anew into requirements/*.lock (needs uv, in .venv or on the PATH)
+	@UV=$$(command -v uv || echo $(BIN)/uv); \
+	lock() { "$$UV" pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-annotate --no-header --upgrade "$$@"; }; \
+	lock --output-file requirements/runtime.lock && \
+	lock --extra embedded --output-file requirements/embedded.lock && \
+	lock --extra dev --extra embedded --output-file requirements/dev.lock
+
+clean: ## Remove .venv and caches; the data in .kima stays
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

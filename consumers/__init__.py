@@ -1,0 +1,1 @@
+"""The shell: one file per consumer group: what it reads, what it does with it."""

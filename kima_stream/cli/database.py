@@ -1,0 +1,30 @@
+"""One connection for one command."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from kima_stream import database
+from kima_stream.cli import parts
+from kima_stream.cli.loop import run, settings
+from kima_stream.database import Connection
+
+T = TypeVar("T")
+
+
+def with_connection(work: Callable[[Connection], Awaitable[T]]) -> T:
+    """Run ``work`` on a connection to the configured or running database and return its answer.
+
+    Raises:
+        ConfigurationError: there is none.
+        OSError, asyncpg.PostgresError: Postgres is away.
+    """
+    dsn = parts.database_url(settings())
+
+    async def connected() -> T:
+        conn = await database.connect(dsn, role="cli")
+        try:
+            return await work(conn)
+        finally:
+            await conn.close()
+
+    return run(connected())

@@ -1,0 +1,136 @@
+"""``serve``, ``publish``, ``consume``, ``reconcile``: one role per process, for those who scale.
+
+Each may run as often as you like: the publisher and the sweeps elect who leads, consumers share
+their group. KIMA_METRICS_PORT serves /metrics, /livez and /readyz of a role that has no HTTP.
+"""
+
+from contextlib import AsyncExitStack
+
+import click
+import msgspec
+
+from kima_stream import reconciler
+from kima_stream.cli import parts
+from kima_stream.cli.loop import run, settings, stopping, together
+from kima_stream.database import Pool
+from kima_stream.errors import ConfigurationError
+from kima_stream.settings import api_keys
+from kima_stream.settings.config import Settings
+
+
+@click.command()
+def serve() -> None:
+    """Open the front door: webhooks, requests, queries, the page."""
+    run(_serve(settings()))
+
+
+@click.command()
+def publish() -> None:
+    """Number, chain and publish the log; the first one leads, the others stand by."""
+    run(_publish(settings()))
+
+
+@click.command()
+@click.argument("group", nargs=-1)
+@click.option(
+    "--slot", default=0, show_default=True, help="Number of this process on this host, for its consumer name."
+)
+def consume(*, group: tuple[str, ...], slot: int) -> None:
+    """Run the consumer groups named, or all of them."""
+    run(_consume(settings(), group, slot))
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="Sweep every group once and exit; 1 if something is still behind.")
+@click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+def reconcile(*, once: bool, as_json: bool) -> None:
+    """Find what was missed and handle it; moves each group's verified position."""
+    loaded = settings()
+    if not once:
+        run(_reconcile(loaded))
+    elif run(_reconcile_once(loaded, as_json=as_json)):
+        raise SystemExit(1)
+
+
+async def _serve(loaded: Settings) -> None:
+    dsn = parts.database_url(loaded)
+    async with AsyncExitStack() as stack:
+        stop = await stack.enter_async_context(stopping())
+        await parts.migrated(dsn)
+        connections = await stack.enter_async_context(parts.pool(dsn, "serve"))
+        await parts.when_up(lambda: _require_key(loaded, connections))
+        stream = None
+        if loaded.redis_url is not None:
+            stream = await stack.enter_async_context(parts.event_stream(loaded, loaded.redis_url))
+        await stack.enter_async_context(parts.door(loaded, connections, stream, port=loaded.port))
+        await stop.wait()
+
+
+async def _require_key(loaded: Settings, connections: Pool) -> None:
+    """Take the key that was given; without any key, serve this machine only."""
+    async with connections.acquire() as conn:
+        if loaded.api_key is not None:
+            await api_keys.ensure_admin(conn, given=loaded.api_key, data_dir=loaded.data_dir)
+        if not parts.is_loopback(loaded.host) and not await api_keys.has_admin(conn):
+            raise ConfigurationError(
+                [f"KIMA_HOST: {loaded.host} is open to others and there is no admin key; set KIMA_API_KEY first"]
+            )
+
+
+async def _publish(loaded: Settings) -> None:
+    dsn, url = parts.database_url(loaded), parts.redis_url(loaded)
+    async with AsyncExitStack() as stack:
+        stop = await stack.enter_async_context(stopping())
+        await parts.migrated(dsn)
+        stream = await stack.enter_async_context(parts.event_stream(loaded, url))
+        connections = await stack.enter_async_context(parts.pool(dsn, "health", max_size=2))
+        publisher = await stack.enter_async_context(parts.publisher(dsn, stream, name=parts.holder()))
+        await stack.enter_async_context(together(publisher.run))
+        await stack.enter_async_context(parts.metrics_door(loaded, connections, stream))
+        await stop.wait()
+
+
+async def _consume(loaded: Settings, names: tuple[str, ...], slot: int) -> None:
+    dsn, url = parts.database_url(loaded), parts.redis_url(loaded)
+    groups = parts.consumer_groups(names)
+    async with AsyncExitStack() as stack:
+        stop = await stack.enter_async_context(stopping())
+        await parts.migrated(dsn)
+        stream = await stack.enter_async_context(parts.event_stream(loaded, url))
+        connections = await stack.enter_async_context(parts.pool(dsn, "consume", max_size=2 + 2 * len(groups)))
+        await stack.enter_async_context(together(*parts.subscriptions(groups, connections, stream, slot=slot)))
+        await stack.enter_async_context(parts.metrics_door(loaded, connections, stream))
+        await stop.wait()
+
+
+async def _reconcile(loaded: Settings) -> None:
+    dsn = parts.database_url(loaded)
+    groups = parts.consumer_groups()
+    async with AsyncExitStack() as stack:
+        stop = await stack.enter_async_context(stopping())
+        await parts.migrated(dsn)
+        stream = None
+        if loaded.redis_url is not None:
+            stream = await stack.enter_async_context(parts.event_stream(loaded, loaded.redis_url))
+        connections = await stack.enter_async_context(parts.pool(dsn, "reconcile", max_size=2 + 2 * len(groups)))
+        sweeps = parts.reconcilers(groups, connections, stream, name=parts.holder())
+        await stack.enter_async_context(together(*sweeps))
+        await stack.enter_async_context(parts.metrics_door(loaded, connections, stream))
+        await stop.wait()
+
+
+async def _reconcile_once(loaded: Settings, *, as_json: bool) -> int:
+    """Sweep every group once; return how many streams are still behind."""
+    dsn = parts.database_url(loaded)
+    await parts.migrated(dsn)
+    swept = {}
+    async with parts.pool(dsn, "reconcile") as connections:
+        for group in parts.consumer_groups():
+            swept[group.name] = await reconciler.sweep_once(connections, group)
+    if as_json:
+        click.echo(msgspec.json.encode(swept))
+    else:
+        for name, result in swept.items():
+            figures = f"reconciled {result.reconciled}  behind {result.behind}"
+            click.echo(f"{name:<24} verified {result.verified_position:>10}  {figures}")
+    return sum(result.behind for result in swept.values())

@@ -1,0 +1,97 @@
+"""Who knocks: the keys in a request's headers, and whether one of them opens this route.
+
+Every place where a sender can put a key is read, since a proxy in front may use one of them for
+itself. Keys are compared as bytes: a header is UTF-8, but a Basic password is ISO-8859-1 by Lidarr's
+habit and UTF-8 by that of others, so both readings count.
+"""
+
+import binascii
+from base64 import b64decode
+from collections.abc import Iterator, Sequence, Set as AbstractSet
+from typing import Final
+
+from aiohttp import hdrs, web
+
+from kima_stream.errors import UserFacingError
+from kima_stream.http.limits import USAGE, Limits, Policy, address_of
+from kima_stream.settings import api_keys
+from kima_stream.settings.api_keys import ApiKeys, Principal, Role
+
+KEY_HEADERS: Final = ("X-Webhook-Secret", "X-Api-Key")
+MAX_KEY_BYTES: Final = 512  # longer is no key of ours: not worth a hash
+MAX_KEYS: Final = 8  # one request is one guess or few, never hundreds
+
+
+async def admit(
+    request: web.Request, keys: ApiKeys, limits: Limits, roles: AbstractSet[Role], policy: Policy | None
+) -> Principal:
+    """Return whose key opens a route for ``roles``, and count the request under ``policy``.
+
+    Keys that open nothing are counted by address. Above that limit a key is not even looked at if it
+    could have been thought up by a person; one of ours cannot be guessed and is, so that nobody can
+    keep out a sender that shares an address with him.
+
+    Raises:
+        RateLimitError: 429, too many requests, or too many wrong keys from this address.
+        UserFacingError: 401 without any known key, 403 when none of them may do this.
+    """
+    asked, address, refused = candidates(request), address_of(request), limits.policies.refused
+    is_suspect = limits.usage(refused, address).remaining == 0
+    principals = await keys.verify(filter(api_keys.is_made, asked) if is_suspect else asked)
+    if asked and not principals:
+        limits.take(refused, address)
+    if principals and policy is not None:
+        request[USAGE] = limits.take(policy, str(principals[0].key_id))
+    return _choose(principals, roles)
+
+
+async def authorize(request: web.Request, keys: ApiKeys, roles: AbstractSet[Role]) -> Principal:
+    """Return whose key opens a route for ``roles``, counting nothing.
+
+    Raises:
+        UserFacingError: 401 without any known key, 403 when none of them may do this.
+    """
+    return _choose(await keys.verify(candidates(request)), roles)
+
+
+def _choose(principals: Sequence[Principal], roles: AbstractSet[Role]) -> Principal:
+    for principal in principals:
+        if principal.role in roles:
+            return principal
+    if principals:
+        detail = f"This key has the role {principals[0].role}; needed here: {' or '.join(sorted(roles))}."
+        raise UserFacingError(detail, status=403, code="forbidden")
+    detail = "No known key: send one as X-Api-Key, X-Webhook-Secret, Bearer token or Basic password."
+    raise UserFacingError(detail, status=401, code="unauthorized")
+
+
+def candidates(request: web.Request) -> tuple[bytes, ...]:
+    """Return the keys that the request may mean, each once, as UTF-8."""
+    found = (*_from_headers(request), *_from_authorization(request))
+    return tuple(dict.fromkeys(key for key in found if 0 < len(key) <= MAX_KEY_BYTES))[:MAX_KEYS]
+
+
+def _from_headers(request: web.Request) -> Iterator[bytes]:
+    for name in KEY_HEADERS:
+        for value in request.headers.getall(name, ()):
+            yield from _readings(value.encode("utf-8", "surrogateescape"))
+
+
+def _from_authorization(request: web.Request) -> Iterator[bytes]:
+    for value in request.headers.getall(hdrs.AUTHORIZATION, ()):
+        scheme, _, credentials = value.strip().partition(" ")
+        match scheme.lower():
+            case "bearer":
+                yield from _readings(credentials.strip().encode("utf-8", "surrogateescape"))
+            case "basic":
+                try:
+                    _, _, password = b64decode(credentials.strip(), validate=True).partition(b":")
+                except (binascii.Error, ValueError):
+                    continue
+                yield from _readings(password)
+            case _:
+                continue
+
+
+def _readings(value: bytes) -> tuple[bytes, bytes]:
+    return value, value.decode("iso-8859-1").encode()

@@ -1,0 +1,194 @@
+"""The front door: one route table becomes one aiohttp application.
+
+A request passes: correlation id, key, size, parameters, handler, answer; whatever is raised on the
+way becomes a problem. Nothing here knows Postgres or Redis; the handlers get them in a ``Door``.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from time import perf_counter
+from typing import Final
+
+import msgspec
+import structlog
+from aiohttp import hdrs, web
+
+from kima_stream import metrics
+from kima_stream.database import Pool
+from kima_stream.group_commit import GroupCommit
+from kima_stream.http import access, correlation, problems, requests
+from kima_stream.http.categories import Categories
+from kima_stream.http.connection import PROTECTION
+from kima_stream.http.feed import Feed
+from kima_stream.http.limits import LIMITS, USAGE, Limits, Policies, Policy, address_of
+from kima_stream.http.proxies import trusting
+from kima_stream.http.requests import MAX_BODY_BYTES
+from kima_stream.http.routes import DOOR, WEBHOOK, AnyRoute, Call, Door, Nothing
+from kima_stream.settings.api_keys import ApiKeys, Principal
+from kima_stream.settings.config import Settings
+from kima_stream.settings.store import SettingsStore, Sources
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+DRAINING: Final = web.AppKey("draining", asyncio.Event)
+TABLE: Final = web.AppKey("table", tuple)
+PREPARED: Final = web.AppKey("prepared", dict[str, bytes])  # answers that never change, made when first asked for
+_ROUTE: Final = web.RequestKey("route", AnyRoute)
+
+log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def opened(
+    settings: Settings,
+    pool: Pool,
+    *,
+    settings_store: SettingsStore | None = None,
+    ping_redis: Callable[[], Awaitable[object]] | None = None,
+    wake_publisher: Callable[[], None] = lambda: None,
+) -> AsyncIterator[Door]:
+    """Yield the door's parts over ``pool``; leaving flushes what is still being committed.
+
+    Without the process's ``settings_store`` the door reads the settings when it is asked for them.
+    """
+
+    def committed() -> None:
+        wake_publisher()
+        feed.wake()
+
+    async with Feed(pool) as feed, GroupCommit(pool, on_commit=committed) as commit:
+        yield Door(
+            settings=settings,
+            pool=pool,
+            commit=commit,
+            keys=ApiKeys(pool),
+            categories=Categories(pool),
+            feed=feed,
+            settings_store=settings_store or SettingsStore(pool, Sources.of(settings)),
+            ping_redis=ping_redis,
+            wake_publisher=committed,
+        )
+
+
+def build(
+    door: Door,
+    routes: Iterable[AnyRoute],
+    *,
+    policies: Policies | None = None,
+    body_seconds: float = requests.BODY_SECONDS,
+) -> web.Application:
+    """Return the application of ``routes``; a trailing slash is served as well, never redirected."""
+    proxies = door.settings.trusted_proxies
+    outermost = [trusting(proxies)] if proxies else []
+    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[*outermost, _answer])
+    app[DOOR] = door
+    app[LIMITS] = Limits(policies)
+    app[requests.BODY_TIMEOUT] = body_seconds
+    app[DRAINING] = asyncio.Event()
+    app[TABLE] = tuple(routes)
+    app[PREPARED] = {}
+    for route in app[TABLE]:
+        path = door.settings.url_base + route.path
+        for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
+            for address in (path,) if path.endswith("/") else (path, f"{path}/"):
+                app.router.add_route(method, address, _endpoint(route), expect_handler=_expect)
+    app.on_response_prepare.append(_secure)
+    app.cleanup_ctx.append(_keep_key_use)
+    return app
+
+
+def _endpoint(route: AnyRoute) -> Handler:
+    decoder = msgspec.json.Decoder(route.body)
+
+    async def endpoint(request: web.Request) -> web.StreamResponse:
+        request[_ROUTE] = route
+        principal = await _admitted(request, route)
+        requests.check_path(request)
+        raw = await requests.read(request)
+        return await route.handler(
+            Call(
+                request=request,
+                door=request.app[DOOR],
+                principal=principal,
+                query=requests.query(request, route.query),
+                body=Nothing() if route.body is Nothing else requests.body(request, decoder, raw),
+                raw=raw,
+                correlation_id=correlation.of(request),
+            )
+        )
+
+    return endpoint
+
+
+async def _admitted(request: web.Request, route: AnyRoute) -> Principal | None:
+    """Return who asks, None on a route that is open; whoever it is, his limits hold."""
+    limits = request.app[LIMITS]
+    if not route.roles:
+        request[USAGE] = limits.take(limits.policies.address, address_of(request))
+        return None
+    return await access.admit(request, request.app[DOOR].keys, limits, route.roles, _policy(route, limits.policies))
+
+
+def _policy(route: AnyRoute, policies: Policies) -> Policy | None:
+    if route.roles == WEBHOOK:
+        return None  # each comes once: refused is lost
+    return policies.key if route.raw_body is None else policies.sender
+
+
+@web.middleware
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give every request its correlation id, its figures and, when it fails, its problem."""
+    began = perf_counter()
+    correlation_id = correlation.bind(request)
+    # Each connection has a task, and so a context, of its own: the next request of it binds anew.
+    structlog.contextvars.bind_contextvars(correlation_id=correlation_id)
+    try:
+        response = await handler(request)
+    except Exception as error:  # noqa: BLE001 - the edge: whatever it is, the caller gets a problem
+        problem, headers = problems.from_error(error)
+        response = problems.response(problem, headers, correlation_id=correlation_id)
+    if request.app[DRAINING].is_set() or response.status == web.HTTPRequestTimeout.status_code:
+        response.force_close()
+    _count(request, response.status, perf_counter() - began)
+    return response
+
+
+def _count(request: web.Request, status: int, seconds: float) -> None:
+    route = request.get(_ROUTE)
+    path, method = (route.path, request.method) if route else (metrics.OTHER, metrics.OTHER)
+    metrics.http_requests.labels(method=method, route=path, status=str(status)).inc()
+    metrics.http_request_seconds.labels(method=method, route=path).observe(seconds)
+    if route and route.observe:
+        route.observe(request, status, seconds)
+    log.debug("request_answered", method=request.method, route=path, status=status, seconds=round(seconds, 6))
+
+
+async def _secure(request: web.Request, response: web.StreamResponse) -> None:
+    for name, value in PROTECTION.items():
+        response.headers.setdefault(name, value)
+    response.headers[hdrs.SERVER] = PROTECTION["Server"]
+    if USAGE in request:
+        response.headers.update(request[USAGE].headers())
+    response.headers[correlation.HEADER] = correlation.of(request)
+
+
+async def _expect(request: web.Request) -> web.StreamResponse | None:
+    """Answer ``Expect: 100-continue`` as HTTP asks, and anything else with a problem."""
+    if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
+        problem, headers = problems.from_error(web.HTTPExpectationFailed())
+        return problems.response(problem, headers)
+    if request.transport is not None and (request.content_length or 0) <= MAX_BODY_BYTES:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    return None
+
+
+async def _keep_key_use(app: web.Application) -> AsyncIterator[None]:
+    keys = app[DOOR].keys
+    task = asyncio.create_task(keys.run(), name="key-use")
+    yield
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    with suppress(*problems.UNAVAILABLE):
+        await keys.write_used()

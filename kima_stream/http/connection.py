@@ -1,0 +1,156 @@
+"""One connection of a client: how long it may take, and what it hears when it speaks no HTTP.
+
+A request's head must have come within ``head_seconds`` of the connection, or of its own first byte
+on one that is kept alive; its body is watched by ``app``. Who does not take an answer is dropped by
+the kernel.
+"""
+
+import asyncio
+import socket
+from collections.abc import Mapping
+from typing import Any, Final
+
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.web_request import BaseRequest
+
+from kima_stream.http import correlation, problems
+
+HEAD_SECONDS: Final = 10.0
+UNREAD_SECONDS: Final = 60.0  # for how long a client may take nothing of what we send
+LINGER_SECONDS: Final = 5.0  # in which a client may finish what was refused already, to hear why
+MAX_CONNECTIONS: Final = 4_096  # at one process; below what the system lets us open
+MAX_LINE_BYTES: Final = 8_190  # the request line, with the path and the query
+MAX_FIELD_BYTES: Final = 8_190  # one header
+MAX_HEADERS: Final = 128
+
+# A page of ours says more; an API answer must never run, frame or refer to anything.
+PROTECTION: Final[Mapping[str, str]] = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Referrer-Policy": "no-referrer",
+    "Server": "kima-stream",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+log = structlog.get_logger(__name__)
+
+
+class Connection(web.RequestHandler):
+    """aiohttp's connection, with a time for the head and with problems for answers."""
+
+    __slots__ = ("_head_due", "_head_seconds")
+
+    def __init__(self, server: "Server", *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:  # noqa: ANN401 - aiohttp's
+        """Take what aiohttp takes."""
+        super().__init__(server, loop=loop, **options)
+        self._head_seconds = server.head_seconds
+        self._head_due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for the first head."""
+        super().connection_made(transport)
+        opened = transport.get_extra_info("socket")
+        if opened is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(UNREAD_SECONDS * 1_000))
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; a head that is complete is waited for no more."""
+        before = self._request_count
+        super().data_received(data)
+        if self._request_count > before:
+            self._stop_waiting()
+        elif self._is_idle():
+            self._await_head()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Wait for nothing more."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def handle_error(
+        self,
+        request: BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - aiohttp's words may hold what was sent
+    ) -> web.StreamResponse:
+        """Answer a problem to what never became a request, or failed outside the application."""
+        if request.writer.output_size > 0:
+            raise ConnectionError  # the answer has begun: the connection is all that is left to end
+        headers: Mapping[str, str] = {}
+        if status == web.HTTPInternalServerError.status_code and isinstance(exc, Exception):
+            problem, headers = problems.from_error(exc)
+        elif isinstance(exc, LineTooLong):
+            problem = problems.of(431, "head_too_large", f"A header or the address is above {MAX_FIELD_BYTES} bytes.")
+        else:
+            problem = problems.of(status, "malformed_request", "This is not HTTP.")
+        correlation_id = correlation.of(request) if isinstance(request, web.Request) else ""
+        log.info("request_refused", status=problem.status, error_type=type(exc).__name__)
+        headers = {**PROTECTION, correlation.HEADER: correlation_id, **headers}
+        response = problems.response(problem, headers, correlation_id=correlation_id)
+        response.force_close()
+        return response
+
+    def log_exception(self, *args: Any, **options: Any) -> None:  # noqa: ANN401, ARG002 - aiohttp's; its words may hold what was sent
+        """Say what aiohttp stumbled over while it read on after an answer; a defect of ours with its trace."""
+        error = options.get("exc_info")
+        if isinstance(error, HttpProcessingError | web.RequestPayloadError | OSError):
+            log.info("connection_broken", error_type=type(error).__name__)
+        else:
+            log.error("connection_failed", error_type=type(error).__name__, exc_info=error)
+
+    def _is_idle(self) -> bool:
+        return self._waiter is not None and not self._waiter.done()
+
+    def _await_head(self) -> None:
+        if self._head_due is None and not self._force_close:
+            self._head_due = self._loop.call_later(self._head_seconds, self._refuse_late_head)
+
+    def _stop_waiting(self) -> None:
+        if self._head_due is not None:
+            self._head_due.cancel()
+            self._head_due = None
+
+    def _refuse_late_head(self) -> None:
+        self._head_due = None
+        if self._is_idle():
+            log.info("head_awaited_in_vain")
+            self.force_close()
+
+
+class Server(web.Server):
+    """Makes such connections, and no more than ``MAX_CONNECTIONS``."""
+
+    head_seconds: float = HEAD_SECONDS
+
+    def __call__(self) -> web.RequestHandler:
+        """Return the handler of a connection that was accepted."""
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """Drop a connection on top of those that we can hold."""
+        super().connection_made(handler, transport)
+        if len(self._connections) > MAX_CONNECTIONS:
+            log.warning("connection_dropped", connections=len(self._connections))
+            transport.abort()
+
+
+class Runner(web.AppRunner):
+    """aiohttp's runner, with our connections."""
+
+    def __init__(self, app: web.Application, *, head_seconds: float, **options: Any) -> None:  # noqa: ANN401 - aiohttp's
+        """Take the options of a connection."""
+        super().__init__(app, **options)
+        self._head_seconds = head_seconds
+
+    async def _make_server(self) -> Server:
+        made = await super()._make_server()
+        server = Server(made.request_handler, request_factory=made.request_factory, **self._kwargs)
+        server.head_seconds = self._head_seconds
+        return server

@@ -1,0 +1,37 @@
+"""The correlation id of a request: the caller's own, or a fresh one; bound to the log, echoed in the answer.
+
+Taken from ``X-Correlation-Id``, else the trace id of W3C ``traceparent``; anything that does not look
+like an id is ignored, since it would end in logs and events.
+"""
+
+import re
+from typing import Final
+
+from aiohttp import web
+
+from kima_stream.events import new_event_id
+
+HEADER: Final = "X-Correlation-Id"
+
+_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+_KEY: Final = web.RequestKey("correlation_id", str)
+
+
+def bind(request: web.Request) -> str:
+    """Settle the id of ``request`` and return it."""
+    request[_KEY] = _given(request) or str(new_event_id())
+    return request[_KEY]
+
+
+def of(request: web.Request) -> str:
+    """Return the id of ``request``, settling it when nobody did."""
+    return request.get(_KEY) or bind(request)
+
+
+def _given(request: web.Request) -> str | None:
+    given = request.headers.get(HEADER, "")
+    if _ID.fullmatch(given):
+        return given
+    trace = _TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
+    return trace[1] if trace and trace[1].strip("0") else None

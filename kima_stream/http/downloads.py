@@ -1,0 +1,245 @@
+"""Download jobs: ask for an album, and see what became of it.
+
+A request is decided before it is answered (``download_requests``), so the answer is final, and the
+job can be read when it is given.
+"""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
+
+import msgspec
+from aiohttp import web
+
+from kima_stream.errors import NotFoundError, UserFacingError
+from kima_stream.http import download_requests, event_views, user_requests
+from kima_stream.http.download_requests import Requested
+from kima_stream.http.event_views import EventPage, EventQuery
+from kima_stream.http.routes import USER, Call, Nothing, Route, json_response
+from kima_stream.projector import Row
+from kima_stream.read_models import download_jobs
+from kima_stream.read_models.download_jobs import Cursor, Filter
+from kima_stream.settings.api_keys import Principal
+from projections import correlation
+from projections.correlation import Album
+from projections.download_job import Download, DownloadJob
+
+MAX_PAGE: Final = 200
+_NO_SUCH_JOB: Final = "There is no such download job."
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
+Shown = Literal["requested", "searching", "downloading", "importing", "completed", "failed", "cancelled"]
+
+
+class NewDownload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An album; ``mbid`` is its MusicBrainz release group, without it the names decide."""
+
+    artist: Name
+    album: Name
+    mbid: UUID | None = None
+
+
+class JobView(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as it stands; ``reason`` and ``next_step`` are for people, ``downloads`` oldest first."""
+
+    id: UUID
+    user_id: str
+    artist: str
+    album: str
+    mbid: UUID | None
+    discovery_batch_id: UUID | None
+    origin: str
+    status: str
+    reason: str | None
+    next_step: str | None
+    source: str | None
+    attempt: int
+    requests: int
+    files: int
+    downloads: tuple[Download, ...]
+    correlation_id: str
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class JobPage(msgspec.Struct, frozen=True):
+    """Jobs, those that moved last first; ``next`` is null on the last page."""
+
+    downloads: tuple[JobView, ...]
+    next: str | None
+
+
+class JobQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which jobs; ``q`` is part of artist or album, ``after`` the ``next`` of the page before."""
+
+    status: Shown | None = None
+    artist: str | None = None
+    album: str | None = None
+    q: str | None = None
+    user_id: str | None = None
+    after: str | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 50
+
+
+class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``after`` is the ``next`` of the page before."""
+
+    after: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 100
+
+
+async def request_download(call: Call[Nothing, NewDownload]) -> web.Response:
+    """Record the request and answer with the one job for it."""
+    wanted = call.body
+    album = Album(artist=_name(wanted.artist, "artist"), title=_name(wanted.album, "album"), mbid=wanted.mbid)
+    user_id = call.user.user_id
+    event_id = user_requests.event_id(call.request, user_id=user_id, route="/api/downloads")
+    requested, _ = await download_requests.decided(
+        call.door.pool, album, user_id=user_id, correlation_id=call.correlation_id, event_id=event_id
+    )
+    call.door.wake_publisher()
+    headers = {"Location": f"{call.request.path.rstrip('/')}/{requested.id}"}
+    headers |= user_requests.preference_applied(call.request)
+    return json_response(requested, status=202, headers=headers)
+
+
+def _name(text: str, field: str) -> str:
+    name = correlation.clean(text)
+    if not name:
+        raise UserFacingError(f"Body: `{field}` is empty.", status=422, code="invalid")
+    return name
+
+
+async def list_downloads(call: Call[JobQuery, Nothing]) -> web.Response:
+    """Answer one page of the caller's jobs; an admin sees those of all users."""
+    query = call.query
+    which = Filter(
+        user_id=query.user_id if call.user.role == "admin" else call.user.user_id,
+        status=query.status,
+        artist=query.artist,
+        album=query.album,
+        q=query.q,
+    )
+    async with call.door.pool.acquire() as conn:
+        rows = await download_jobs.list_page(conn, which, limit=query.limit + 1, after=_cursor(query.after))
+    page = rows[: query.limit]
+    following = _encode(page[-1]) if len(rows) > len(page) else None
+    return json_response(JobPage(tuple(_view(row) for row in page), following))
+
+
+async def show_download(call: Call[Nothing, Nothing]) -> web.Response:
+    """Answer one job; its version is the ETag."""
+    row = await _own(call)
+    etag = f'"{row.version}"'
+    if etag in call.request.headers.get("If-None-Match", ""):
+        return web.Response(status=304, headers={"ETag": etag})
+    return json_response(_view(row), headers={"ETag": etag})
+
+
+async def show_history(call: Call[HistoryQuery, Nothing]) -> web.Response:
+    """Answer what happened to one job: the events of its stream."""
+    row = await _own(call)
+    query = EventQuery(stream=row.stream, after=call.query.after, limit=call.query.limit)
+    async with call.door.pool.acquire() as conn:
+        return json_response(await event_views.read_page(conn, query))
+
+
+async def _own(call: Call[Any, Nothing]) -> Row[DownloadJob]:
+    """Return the job in the path, if it is the caller's to see: another's does not exist for them."""
+    try:
+        job_id = UUID(call.parameter("id"))
+    except ValueError:
+        raise NotFoundError(_NO_SUCH_JOB) from None
+    async with call.door.pool.acquire() as conn:
+        row = await download_jobs.get(conn, job_id)
+    if row is None or not _may_see(call.user, row.state):
+        raise NotFoundError(_NO_SUCH_JOB)
+    return row
+
+
+def _may_see(user: Principal, job: DownloadJob) -> bool:
+    return user.role == "admin" or job.user_id == user.user_id
+
+
+def _view(row: Row[DownloadJob]) -> JobView:
+    job = row.state
+    return JobView(
+        id=job.job_id,
+        user_id=job.user_id,
+        artist=job.artist,
+        album=job.album,
+        mbid=None if job.target_is_derived else job.target_mbid,
+        discovery_batch_id=job.discovery_batch_id,
+        origin=job.origin,
+        status=job.status,
+        reason=job.reason,
+        next_step=job.next_step,
+        source=job.source,
+        attempt=job.attempt,
+        requests=job.requests,
+        files=sum(map(len, job.track_file_ids.values())),
+        downloads=job.downloads,
+        correlation_id=job.correlation_id,
+        version=row.version,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+def _encode(row: Row[DownloadJob]) -> str:
+    return urlsafe_b64encode(msgspec.json.encode(Cursor(row.updated_at, row.stream))).decode().rstrip("=")
+
+
+def _cursor(text: str | None) -> Cursor | None:
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=Cursor)
+    except (ValueError, msgspec.DecodeError):
+        raise UserFacingError("Query: `after` is not the `next` of a page.", status=422, code="invalid") from None
+
+
+ROUTES: Final = (
+    Route(
+        method="POST",
+        path="/api/downloads",
+        handler=request_download,
+        summary="Ask for an album.",
+        roles=USER,
+        body=NewDownload,
+        responses={202: Requested},
+        request_headers=("Idempotency-Key", "Prefer"),
+        response_headers=("Location", "Preference-Applied"),
+        problems=(409,),
+    ),
+    Route(
+        method="GET",
+        path="/api/downloads",
+        handler=list_downloads,
+        summary="List download jobs; filters can be joined.",
+        roles=USER,
+        query=JobQuery,
+        responses={200: JobPage},
+    ),
+    Route(
+        method="GET",
+        path="/api/downloads/{id}",
+        handler=show_download,
+        summary="Show one download job.",
+        roles=USER,
+        responses={200: JobView, 304: None},
+        request_headers=("If-None-Match",),
+        response_headers=("ETag",),
+    ),
+    Route(
+        method="GET",
+        path="/api/downloads/{id}/events",
+        handler=show_history,
+        summary="Show what happened to one download job.",
+        roles=USER,
+        query=HistoryQuery,
+        responses={200: EventPage},
+    ),
+)

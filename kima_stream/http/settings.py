@@ -1,0 +1,193 @@
+"""Settings over HTTP, for admins: see, change, and try a connection before it is saved.
+
+A secret goes in and never out: its mask stands for it. What is stored goes to the stored address only, so
+a test of another address needs the key again.
+"""
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Final, TypeAlias
+from urllib.parse import urlsplit
+
+import msgspec
+from aiohttp import web
+
+from kima_stream.errors import ConfigurationError, UserFacingError, WrongExpectedVersionError
+from kima_stream.http.routes import ADMIN, AnyRoute, Call, Nothing, Route, json_response
+from kima_stream.integrations import connection_checks
+from kima_stream.integrations.connection_checks import Checked
+from kima_stream.read_models import settings
+from kima_stream.settings import definitions
+from kima_stream.settings.definitions import DEFINITIONS
+from kima_stream.settings.kinds import Definition
+from kima_stream.settings.store import Snapshot
+from kima_stream.settings.views import SettingsView, public_version, view
+
+_ETAG: Final = re.compile(r'"([0-9]{1,18})"')
+
+# The document has the exact types; the handler checks them, so that all faults come at once.
+SettingsChange: Final = msgspec.defstruct(
+    "SettingsChange",
+    [
+        (
+            key,
+            Annotated[
+                Any,
+                msgspec.Meta(
+                    description=definition.doc,
+                    extra_json_schema={"anyOf": [msgspec.json.schema(definition.type), {"type": "null"}]},
+                ),
+            ],
+            msgspec.field(default=None),
+        )
+        for key, definition in DEFINITIONS.items()
+    ],
+    module=__name__,
+    frozen=True,
+    kw_only=True,
+)
+Change: TypeAlias = msgspec.Struct  # of SettingsChange
+
+
+async def show_settings(call: Call[Nothing, Nothing]) -> web.Response:
+    """Answer all settings as they are in force here."""
+    return _answer(await call.door.settings_store.refresh())
+
+
+async def change_settings(call: Call[Nothing, Change]) -> web.Response:
+    """Change what the body names, all or nothing; null clears, and the mask leaves a secret as it is."""
+    door = call.door
+    expected = _expected_version(call.request)
+    try:
+        async with door.pool.acquire() as conn:
+            await settings.change(
+                conn,
+                door.settings_store.sources,
+                _asked(call),
+                by=call.user.user_id,
+                expected_version=expected,
+                correlation_id=call.correlation_id,
+            )
+    except WrongExpectedVersionError:
+        detail = "Somebody changed the settings in between; read them again."
+        raise UserFacingError(detail, status=412, code="precondition_failed") from None
+    door.wake_publisher()
+    return _answer(await door.settings_store.refresh())
+
+
+async def try_lidarr(call: Call[Nothing, Change]) -> web.Response:
+    """Ask Lidarr for its status."""
+    return await _tested(call, connection_checks.lidarr, definitions.LIDARR_URL, definitions.LIDARR_API_KEY)
+
+
+async def try_lastfm(call: Call[Nothing, Change]) -> web.Response:
+    """Ask Last.fm for one artist."""
+    return await _tested(call, connection_checks.lastfm, definitions.LASTFM_URL, definitions.LASTFM_API_KEY)
+
+
+async def try_soulseek(call: Call[Nothing, Change]) -> web.Response:
+    """Connect to the server; a login is not tried."""
+    merged, _ = await _merged(call)
+    return json_response(await connection_checks.soulseek(str(merged[definitions.SOULSEEK_SERVER.key])))
+
+
+async def _tested(
+    call: Call[Nothing, Change],
+    check: Callable[[str, str], Awaitable[Checked]],
+    url: Definition[str] | Definition[str | None],
+    key: Definition[str | None],
+) -> web.Response:
+    merged, current = await _merged(call)
+    broken = [f"{each.key}: {fault}" for each in (url, key) if (fault := _fault(current, each.key, merged))]
+    missing = [f"{each.key}: missing" for each in (url, key) if merged[each.key] is None]
+    if faults := broken or missing:
+        raise ConfigurationError(faults)
+    address, secret = str(merged[url.key]), str(merged[key.key])
+    given = _asked(call).get(key.key)
+    if (given is None or definitions.is_mask(key, given)) and _origin(address) != _origin(
+        current.entries[url.key].value
+    ):
+        raise ConfigurationError([f"{key.key}: give it again; what is stored goes to the stored address only"])
+    return json_response(await check(address, secret))
+
+
+async def _merged(call: Call[Nothing, Change]) -> tuple[dict[str, object], Snapshot]:
+    """Return the values as they would be, and the settings in force."""
+    faults: list[str] = []
+    values = definitions.parse(_asked(call), faults)
+    if faults:
+        raise ConfigurationError(faults)
+    current = await call.door.settings_store.refresh()
+    return settings.merge(current, values, call.door.settings_store.sources), current
+
+
+def _fault(current: Snapshot, key: str, merged: dict[str, object]) -> str | None:
+    return current.entries[key].fault if merged[key] is None else None
+
+
+def _asked(call: Call[Nothing, Change]) -> dict[str, object]:
+    """Return the body by key; it was decoded once already, so it is an object."""
+    return msgspec.json.decode(call.raw, type=dict[str, Any])
+
+
+def _origin(url: object) -> tuple[str, str | None, int | None] | None:
+    if not isinstance(url, str):
+        return None
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def _expected_version(request: web.Request) -> int | None:
+    given = request.headers.get("If-Match")
+    if given is None or given == "*":
+        return None
+    tag = _ETAG.fullmatch(given)
+    if tag is None:
+        raise UserFacingError('Send If-Match: "<version>", or leave it out.')
+    return int(tag[1]) - 1
+
+
+def _answer(current: Snapshot) -> web.Response:
+    return json_response(view(current), headers={"ETag": f'"{public_version(current)}"'})
+
+
+_TESTS: Final = (
+    ("lidarr", try_lidarr, "Ask Lidarr for its status, with the values of the body over those in force."),
+    ("soulseek", try_soulseek, "Connect to the Soulseek server; no login is tried."),
+    ("lastfm", try_lastfm, "Ask Last.fm for one artist, with the values of the body over those in force."),
+)
+ROUTES: Final[tuple[AnyRoute, ...]] = (
+    Route(
+        method="GET",
+        path="/api/settings",
+        handler=show_settings,
+        summary="All settings with their source, secrets masked.",
+        roles=ADMIN,
+        responses={200: SettingsView},
+        response_headers=("ETag",),
+    ),
+    Route(
+        method="PUT",
+        path="/api/settings",
+        handler=change_settings,
+        summary="Change the settings named; null clears, the mask leaves a secret as it is.",
+        roles=ADMIN,
+        body=SettingsChange,
+        responses={200: SettingsView},
+        request_headers=("If-Match",),
+        response_headers=("ETag",),
+        problems=(412,),
+    ),
+    *(
+        Route(
+            method="POST",
+            path=f"/api/settings/{name}/test",
+            handler=handler,
+            summary=summary,
+            roles=ADMIN,
+            body=SettingsChange,
+            responses={200: Checked},
+        )
+        for name, handler, summary in _TESTS
+    ),
+)

@@ -1,0 +1,83 @@
+"""All metrics, in one place: name, unit, labels, and who moves them.
+
+Labels are few and bounded: a category, a group, a route template, a known webhook type; never an
+id, never text of a sender. Imports nothing of ours.
+
+    metric                                          moved by
+    kima_events_appended_total{category}            publisher: when it numbers them, so each once
+    kima_duplicate_events_total{category}           group commit: a fact that was in the log already
+    kima_webhook_events_total{event_type,status}    the front door, once per webhook
+    kima_webhook_processing_duration_seconds        the front door: first byte to answer
+    kima_commit_batch_events                        group commit: events that shared one commit
+    kima_published_events_total{category}           publisher: handed to Redis
+    kima_publish_lag_events / _seconds              publisher: what it found unnumbered when it last looked
+    kima_publisher_is_leader                        publisher: 1 while this process leads
+    kima_log_position                               publisher: the newest position
+    kima_redis_up                                   publisher, subscriptions: 1 while Redis answers
+    kima_group_lag_events{group}                    sweep: log minus verified, counted in Postgres
+    kima_group_pending{group}                       subscription: read from Redis, not yet acknowledged
+    kima_group_stopped{group}                       sweep: 1 while the group has stopped itself
+    kima_handle_seconds{group}                      subscription, sweep: one batch, one transaction
+    kima_handled_events_total{group}                subscription, sweep
+    kima_parked_streams{group}                      sweep: streams that wait for a human
+    kima_reconciled_total{group}                    sweep: streams found behind and brought up
+    kima_http_requests_total{method,route,status}   the front door, once per request
+    kima_http_request_seconds{method,route}         the front door
+    kima_live_readers                               the live feed: who watches this process
+"""
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+OTHER = "other"  # the label of whatever is not in a known set
+
+_FAST: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+
+events_appended = Counter("kima_events_appended_total", "Events committed to the log.", ("category",))
+duplicate_events = Counter(
+    "kima_duplicate_events_total", "Facts that were in the log already and got their first answer again.", ("category",)
+)
+webhook_events = Counter(
+    "kima_webhook_events_total",
+    "Webhooks by type and outcome: accepted, duplicate, conflicting (a duplicate with another body), "
+    "rejected, unauthorized, unavailable.",
+    ("event_type", "status"),
+)
+webhook_processing_seconds = Histogram(
+    "kima_webhook_processing_duration_seconds",
+    "From the body's first byte to the answer, the commit included.",
+    ("event_type",),
+    buckets=_FAST,
+)
+commit_batch_events = Histogram(
+    "kima_commit_batch_events", "Events that shared one commit at the front door.", buckets=_SIZES
+)
+
+published_events = Counter("kima_published_events_total", "Events handed to Redis.", ("category",))
+publish_lag_events = Gauge("kima_publish_lag_events", "Events found unnumbered at the last look.")
+publish_lag_seconds = Gauge("kima_publish_lag_seconds", "Age of the oldest of them.")
+publisher_is_leader = Gauge("kima_publisher_is_leader", "1 while this process holds the publisher's lease.")
+log_position = Gauge("kima_log_position", "The newest position of the log.")
+redis_up = Gauge("kima_redis_up", "1 while Redis answers this process.")
+
+group_lag_events = Gauge(
+    "kima_group_lag_events", "Events of the category above what the group has verified.", ("group",)
+)
+group_pending = Gauge("kima_group_pending", "Entries read from Redis and not yet acknowledged.", ("group",))
+group_stopped = Gauge("kima_group_stopped", "1 while the group has stopped itself.", ("group",))
+handle_seconds = Histogram(
+    "kima_handle_seconds", "One batch of a consumer group in its transaction.", ("group",), buckets=_FAST
+)
+handled_events = Counter("kima_handled_events_total", "Events handled by a consumer group.", ("group",))
+parked_streams = Gauge("kima_parked_streams", "Streams that wait for a human.", ("group",))
+reconciled = Counter("kima_reconciled_total", "Streams found behind and brought up by the sweep.", ("group",))
+
+http_requests = Counter(
+    "kima_http_requests_total", "Requests by method, route template and status.", ("method", "route", "status")
+)
+http_request_seconds = Histogram(
+    "kima_http_request_seconds", "From the request's head to the answer.", ("method", "route"), buckets=_FAST
+)
+live_readers = Gauge("kima_live_readers", "Readers of the live feed at this process.")

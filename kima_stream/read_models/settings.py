@@ -1,0 +1,137 @@
+"""Table ``settings``: one row, the fold of ``settings-global``; and how it is changed.
+
+A change locks the row, so changes and rotations come one after the other; it is one event, appended and
+folded in the caller's transaction, and every process sees it by the row's version.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from kima_stream import projector
+from kima_stream.database import Connection
+from kima_stream.errors import ConfigurationError, SealError, WrongExpectedVersionError
+from kima_stream.events import Event, SettingsChanged, SettingsKeyRotated, SettingValue, new_event
+from kima_stream.projector import Projection, Row
+from kima_stream.read_models.table import Table
+from kima_stream.settings import definitions, keyring, store
+from kima_stream.settings.definitions import DEFINITIONS
+from kima_stream.settings.store import STREAM, Snapshot, Sources, sealed_name
+from projections import settings
+from projections.settings import Settings
+
+TABLE: Final = Table("settings", Settings, columns=("key_id",))
+PROJECTION: Final = Projection(
+    name="settings", category="settings", initial=settings.INITIAL, apply=settings.apply, read_model=TABLE
+)
+
+
+async def change(
+    conn: Connection,
+    sources: Sources,
+    changes: Mapping[str, object],
+    *,
+    by: str,
+    expected_version: int | None = None,
+    correlation_id: str | None = None,
+) -> Snapshot:
+    """Set what ``changes`` says, all or nothing, and return the settings in force.
+
+    Args:
+        conn: a transaction is opened in it.
+        sources: the environment's values, and the roots that secrets hang on.
+        changes: JSON by key; None clears, the mask leaves a secret as it is.
+        by: who asks, an opaque id.
+        expected_version: version seen last, -1 before the first change; None takes any.
+        correlation_id: that of the request.
+
+    Raises:
+        ConfigurationError: with every fault; nothing was changed.
+        WrongExpectedVersionError: somebody else was faster.
+    """
+    faults: list[str] = []
+    asked = definitions.parse(changes, faults)
+    async with conn.transaction():
+        row = await projector.load(conn, PROJECTION, STREAM)
+        if expected_version not in {None, row.version}:
+            raise WrongExpectedVersionError(
+                stream=STREAM, expected_version=expected_version or 0, actual_version=row.version
+            )
+        ring = await keyring.load(conn, sources.roots)
+        before = store.snapshot(row.version, row.state.values, ring, sources.environment)
+        touched = {key: value for key, value in asked.items() if not _is_as_before(key, value, before, row.state)}
+        merged = merge(before, touched, sources)
+        if faults := [*faults, *definitions.contradictions(merged, touched)]:
+            raise ConfigurationError(faults)
+        if touched:
+            fact = await _changed(conn, sources, touched, by)
+            row = await _append(conn, row, fact, correlation_id)
+            ring = await keyring.load(conn, sources.roots)
+        return store.snapshot(row.version, row.state.values, ring, sources.environment)
+
+
+def merge(before: Snapshot, values: Mapping[str, object], sources: Sources) -> dict[str, object]:
+    """Return all values as they would be after ``values``: None clears, the mask changes nothing."""
+    merged = {key: entry.value for key, entry in before.entries.items()}
+    for key, value in values.items():
+        definition = DEFINITIONS[key]
+        if value is None:
+            merged[key] = sources.environment.get(key, definition.default)
+        elif not definitions.is_mask(definition, value):
+            merged[key] = value
+    return merged
+
+
+def _is_as_before(key: str, value: object, before: Snapshot, state: Settings) -> bool:
+    entry, stored = before.entries[key], state.values.get(key)
+    if value is None:
+        return stored is None or (stored.value is None and stored.sealed is None)
+    if definitions.is_mask(DEFINITIONS[key], value):
+        return True
+    return entry.source == "database" and entry.fault is None and entry.value == value
+
+
+async def _changed(conn: Connection, sources: Sources, touched: Mapping[str, object], by: str) -> SettingsChanged:
+    now = datetime.now(UTC)
+    secret = any(DEFINITIONS[key].is_secret and value is not None for key, value in touched.items())
+    ring = await keyring.load_to_seal(conn, sources.roots) if secret else None
+    changes: dict[str, SettingValue] = {}
+    for key, value in touched.items():
+        definition = DEFINITIONS[key]
+        plain = None if value is None else definition.to_json(value)
+        if definition.is_secret and plain is not None and ring is not None:
+            sealed = ring.seal(sealed_name(key), msgspec.json.encode(plain).decode())
+            changes[key] = SettingValue(sealed=sealed, changed_by=by, changed_at=now)
+        else:
+            changes[key] = SettingValue(value=plain, changed_by=by, changed_at=now)
+    return SettingsChanged(changes=changes)
+
+
+async def rotate_key(conn: Connection, sources: Sources, *, by: str) -> str:
+    """Make a new data key, seal every secret with it and return its id; all in one transaction.
+
+    Data keys that hang on the previous root are wrapped by the one in force, so that one can be given up.
+
+    Raises:
+        SealError: a secret cannot be opened; it is named, and nothing was changed.
+        ConfigurationError: a root is missing.
+    """
+    async with conn.transaction():
+        row = await projector.load(conn, PROJECTION, STREAM)
+        await keyring.rewrap(conn, sources.roots)
+        ring = await keyring.add(conn, sources.roots)
+        if ring.current is None:
+            raise SealError("secret_keys", "the new key is not there")
+        sealed = {
+            key: ring.seal(sealed_name(key), ring.open(sealed_name(key), stored.sealed))
+            for key, stored in row.state.values.items()
+            if stored.sealed is not None
+        }
+        await _append(conn, row, SettingsKeyRotated(key_id=ring.current, sealed=sealed, changed_by=by), None)
+        return ring.current
+
+
+async def _append(conn: Connection, row: Row[Settings], fact: Event, correlation_id: str | None) -> Row[Settings]:
+    return await projector.decide(conn, PROJECTION, row, [new_event(fact, correlation_id=correlation_id)])

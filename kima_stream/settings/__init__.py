@@ -1,0 +1,1 @@
+"""What the operator decides: the configuration, and the keys that open the door."""

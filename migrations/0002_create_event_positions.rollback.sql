@@ -1,0 +1,2 @@
+DROP VIEW webhook_events;
+DROP TABLE event_positions;

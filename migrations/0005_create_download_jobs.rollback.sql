@@ -1,0 +1,2 @@
+DROP TABLE download_jobs;
+DROP TABLE correlation_keys;

@@ -1,0 +1,1 @@
+DROP INDEX events_causation_id_idx;

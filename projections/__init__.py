@@ -1,0 +1,1 @@
+"""Pure folds and decisions: state, INITIAL, apply, decide; one file per state."""

@@ -1,0 +1,63 @@
+"""The OpenAPI document is the truth: schemathesis asks a running door for whatever it promises, and for what not."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kima_stream.database import Pool
+from kima_stream.http.limits import Policies, Policy
+from tests import front_door
+
+PLENTY = 10_000_000
+UNLIMITED = Policies(
+    key=Policy("key", PLENTY),
+    sender=Policy("sender", PLENTY),
+    address=Policy("address", PLENTY),
+    refused=Policy("refused", PLENTY),
+)
+EXAMPLES = 200  # at full size, per operation
+CONFIG = """
+[checks.negative_data_rejection]
+expected-statuses = [400, 401, 403, 404, 405, 408, 409, 412, 413, 415, 422, 429, 431]
+
+# What a schema cannot say: a page's `next` is made by us; a name of control characters is empty;
+# a batch is an array, a single event is none.
+[[operations]]
+include-path = "/api/downloads"
+checks.positive_data_acceptance.enabled = false
+
+[[operations]]
+include-path = "/api/events"
+include-method = "POST"
+checks.positive_data_acceptance.enabled = false
+"""
+
+
+@pytest.mark.timeout(900)
+async def test_every_answer_is_documented(pool: Pool, tmp_path: Path, seed: int, scaled: Callable[[int], int]) -> None:
+    """No server error, no status, header, type or shape that the document does not name, and no open door."""
+    (tmp_path / "schemathesis.toml").write_text(CONFIG)
+    async with front_door.opened(pool, policies=UNLIMITED) as door:
+        process = await asyncio.create_subprocess_exec(
+            str(Path(sys.executable).parent / "schemathesis"),
+            "run",
+            f"{door.url}/api/openapi.json",
+            f"--header=X-Api-Key: {door.key}",
+            "--phases=examples,coverage,fuzzing",
+            f"--seed={seed}",
+            f"--max-examples={scaled(EXAMPLES)}",
+            "--exclude-path=/api/live",  # it never ends
+            "--suppress-health-check=all",
+            "--generation-database=none",
+            "--no-color",
+            "--warnings=off",
+            "--workers=2",
+            cwd=tmp_path,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await process.communicate()
+    assert process.returncode == 0, said.decode()

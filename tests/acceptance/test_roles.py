@@ -1,0 +1,125 @@
+"""Who may do what: every route against every role, from the route table and from what was promised."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import get_args
+from uuid import uuid4
+
+import aiohttp
+import pytest
+
+from kima_stream.database import Pool
+from kima_stream.http.routes import AnyRoute, Nothing
+from kima_stream.http.table import ROUTES
+from kima_stream.settings.api_keys import Role
+from tests import front_door
+from tests.front_door import LIDARR, OpenDoor
+
+ROLES: tuple[Role, ...] = get_args(Role)
+NOBODY = "nobody"
+ANYBODY = {NOBODY, *ROLES}
+
+# The promise, apart from the table: the longest beginning counts. What is not named is the admin's.
+PROMISED: dict[str, set[str]] = {
+    "GET /": {"admin"},
+    "PUT /": {"admin"},
+    "POST /": {"admin"},
+    "DELETE /": {"admin"},
+    "POST /api/webhooks/": {"admin", "webhook"},
+    "PUT /api/webhooks/": {"admin", "webhook"},
+    "GET /api/webhooks/": {"admin", "webhook"},
+    "POST /api/events": {"admin", "user"},
+    "GET /api/downloads": {"admin", "user"},
+    "POST /api/downloads": {"admin", "user"},
+}
+OPEN = {
+    "GET /",
+    "GET /ping",
+    "GET /livez",
+    "GET /readyz",
+    "GET /metrics",
+    "GET /api/metrics",
+    "GET /api/openapi.json",
+    "GET /api/docs",
+}
+
+
+def name_of(route: AnyRoute) -> str:
+    """Return how a person calls it."""
+    return f"{route.method} {route.path}"
+
+
+def promised(route: AnyRoute) -> set[str]:
+    """Return whose key opens a route."""
+    name = name_of(route)
+    if name in OPEN:
+        return ANYBODY
+    return PROMISED[max((beginning for beginning in PROMISED if name.startswith(beginning)), key=len)]
+
+
+@asynccontextmanager
+async def asked(door: OpenDoor, route: AnyRoute, key: str) -> AsyncIterator[aiohttp.ClientResponse]:
+    """Call a route as somebody would, with ids that nobody has and bodies that mean nothing."""
+    path = route.path.replace("{", "").replace("}", "").replace("/id", f"/{uuid4()}")
+    has_body = route.body is not Nothing or route.raw_body is not None
+    headers = {"X-Api-Key": key} | ({"Content-Type": "application/json"} if has_body else {})
+    async with door.client.request(
+        route.method, path, data=b"{}" if has_body else None, headers=headers, timeout=aiohttp.ClientTimeout(10)
+    ) as answer:
+        yield answer
+
+
+async def test_exactly_the_promised_roles_open_each_route(pool: Pool) -> None:
+    """Every route, every role and no key at all: 401 or 403 for those who may not, neither for those who may."""
+    async with front_door.opened(pool) as door:
+        keys = {NOBODY: ""} | {role: await front_door.make_key(pool, role) for role in ROLES}
+        door.door.keys.forget()
+        faults = []
+        for route in ROUTES:
+            for who, key in keys.items():
+                async with asked(door, route, key) as answer:
+                    refusal = 401 if who == NOBODY else 403
+                    is_refused = answer.status in {401, 403}
+                    if is_refused == (who in promised(route)) or (is_refused and answer.status != refusal):
+                        faults.append(f"{name_of(route)} answers {answer.status} to {who}")
+                    assert answer.status < 500, name_of(route)
+    assert not faults
+
+
+def test_the_table_says_what_was_promised() -> None:
+    """The matrix is not only what the table happens to say."""
+    for route in ROUTES:
+        assert (set(route.roles) or ANYBODY) == promised(route), name_of(route)
+    assert {name_of(route) for route in ROUTES} >= OPEN
+
+
+@pytest.mark.parametrize("key", ["", "wrong", "kima_" + "0" * 64])
+async def test_a_refused_webhook_leaves_no_trace(pool: Pool, key: str) -> None:
+    """Nothing is stored for a stranger, and it is counted."""
+    async with front_door.opened(pool) as door:
+        async with door.client.post(LIDARR, data=front_door.webhook("grab"), headers={"X-Api-Key": key}) as answer:
+            assert answer.status == 401
+            assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+        assert await pool.fetchval("SELECT count(*) FROM events") == 0
+        async with door.client.get("/metrics") as answer:
+            assert 'kima_webhook_events_total{event_type="other",status="unauthorized"}' in await answer.text()
+
+
+async def test_anothers_thing_does_not_exist(pool: Pool) -> None:
+    """On every route of users with an id in its path: 404 for another user, the same as for an id that nobody has."""
+    async with front_door.opened(pool) as door:
+        async with door.client.post("/api/downloads", json={"artist": "Nina Simone", "album": "Pastel Blues"}) as made:
+            job_id = (await made.json())["id"]
+        other = await front_door.make_key(pool, "user")
+        door.door.keys.forget()
+        of_users = [route for route in ROUTES if route.path.startswith("/api/downloads/{id}")]
+        assert len(of_users) >= 2
+        for route in of_users:
+            answers = []
+            for identity in (job_id, uuid4()):
+                path = route.path.replace("{id}", str(identity))
+                async with door.client.request(route.method, path, headers={"X-Api-Key": other}) as answer:
+                    problem = await answer.json(content_type=None)
+                    answers.append((answer.status, problem["code"], problem["detail"]))
+            assert answers[0] == answers[1], name_of(route)
+            assert answers[0][0] == 404

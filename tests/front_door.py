@@ -1,0 +1,83 @@
+"""A real front door over a test's database: server, key and client, as a sender meets them."""
+
+import io
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from kima_stream.database import Pool
+from kima_stream.http import app, connection, requests, server
+from kima_stream.http.limits import Policies
+from kima_stream.http.routes import AnyRoute, Door
+from kima_stream.http.table import ROUTES
+from kima_stream.settings import api_keys
+from kima_stream.settings.api_keys import Role
+from kima_stream.settings.config import Settings
+
+FIXTURES = Path(__file__).parent / "fixtures"
+LIDARR = "/api/webhooks/lidarr"
+SLSKD = "/api/webhooks/slskd"
+
+
+def webhook(name: str) -> bytes:
+    """Return a webhook of Lidarr as it came over the wire, e.g. ``grab``."""
+    return (FIXTURES / "webhooks" / f"{name}.json").read_bytes()
+
+
+@dataclass(frozen=True)
+class OpenDoor:
+    """A door that listens: ``url`` is its base, ``client`` sends the admin key with everything."""
+
+    door: Door
+    url: str
+    key: str
+    client: aiohttp.ClientSession
+
+    async def post(self, body: bytes, path: str = LIDARR) -> tuple[int, dict[str, object]]:
+        """Post ``body`` as Lidarr does and return status and answer."""
+        headers = {"Content-Type": "application/json"}
+        async with self.client.post(path, data=io.BytesIO(body), headers=headers) as answer:
+            return answer.status, await answer.json(content_type=None)
+
+
+async def make_key(pool: Pool, role: Role = "admin") -> str:
+    """Create a key of ``role`` and return it."""
+    async with pool.acquire() as conn:
+        return (await api_keys.create(conn, name=f"a {role}", role=role))[0]
+
+
+@asynccontextmanager
+async def opened(
+    pool: Pool,
+    *,
+    settings: Settings | None = None,
+    routes: Iterable[AnyRoute] = ROUTES,
+    ping_redis: Callable[[], Awaitable[object]] | None = None,
+    drain_seconds: float = 0.0,
+    connections: int = 100,
+    policies: Policies | None = None,
+    body_seconds: float = requests.BODY_SECONDS,
+    head_seconds: float = connection.HEAD_SECONDS,
+) -> AsyncIterator[OpenDoor]:
+    """Open a door on a free port of 127.0.0.1; leaving stops it gracefully."""
+    key = await make_key(pool)
+    settings = settings or Settings()
+    async with (
+        app.opened(settings, pool, ping_redis=ping_redis) as door,
+        server.serving(
+            app.build(door, routes, policies=policies, body_seconds=body_seconds),
+            host="127.0.0.1",
+            port=0,
+            drain_seconds=drain_seconds,
+            head_seconds=head_seconds,
+        ) as port,
+        aiohttp.ClientSession(
+            f"http://127.0.0.1:{port}",
+            headers={"X-Api-Key": key},
+            connector=aiohttp.TCPConnector(limit=connections),
+        ) as client,
+    ):
+        yield OpenDoor(door=door, url=f"http://127.0.0.1:{port}", key=key, client=client)
