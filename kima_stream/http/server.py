@@ -70,9 +70,8 @@ async def serving(
         try:
             await site.start()
         except OSError as error:
-            raise ConfigurationError(
-                [f"KIMA_HOST, KIMA_PORT: {host}:{port} cannot be had: {error.strerror}"]
-            ) from error
+            fault = f"KIMA_HOST, KIMA_PORT: {host}:{port} cannot be had: {error.strerror}"
+            raise ConfigurationError([fault]) from error
         taken = int(runner.addresses[0][1])
         log.info("door_opened", host=host, port=taken)
         try:
