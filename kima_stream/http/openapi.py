@@ -28,7 +28,7 @@ _SECURITY_SCHEMES: Final = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "basic": {"type": "http", "scheme": "basic", "description": "Any user name, the key as password."},
 }
-_TEXT: Final = {"type": "string", "maxLength": MAX_VALUE_CHARACTERS}
+_TEXT: Final = {"type": "string", "maxLength": MAX_VALUE_CHARACTERS, "pattern": "^[^\\u0000]*$"}
 _REQUEST_HEADERS: Final = {
     name: {"description": description, "schema": schema}
     for name, description, schema in (
