@@ -173,14 +173,10 @@ async def _secure(request: web.Request, response: web.StreamResponse) -> None:
     response.headers[correlation.HEADER] = correlation.of(request)
 
 
-async def _expect(request: web.Request) -> web.StreamResponse | None:
-    """Answer ``Expect: 100-continue`` as HTTP asks, and anything else with a problem."""
-    if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
-        problem, headers = problems.from_error(web.HTTPExpectationFailed())
-        return problems.response(problem, headers)
+async def _expect(request: web.Request) -> None:
+    """Answer ``Expect: 100-continue`` as HTTP asks; ``connection`` has refused any other."""
     if request.transport is not None and (request.content_length or 0) <= MAX_BODY_BYTES:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    return None
 
 
 async def _keep_key_use(app: web.Application) -> AsyncIterator[None]:

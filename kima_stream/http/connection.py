@@ -7,14 +7,15 @@ the kernel.
 
 import asyncio
 import socket
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeAlias
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.web_request import BaseRequest
 
+from kima_stream.errors import UserFacingError
 from kima_stream.http import correlation, problems
 
 HEAD_SECONDS: Final = 10.0
@@ -36,6 +37,8 @@ PROTECTION: Final[Mapping[str, str]] = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+
+Handler: TypeAlias = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
 
 log = structlog.get_logger(__name__)
 
@@ -141,6 +144,17 @@ class Server(web.Server):
             transport.abort()
 
 
+def _expecting_nothing_odd(handle: Handler) -> Handler:
+    """Refuse what nobody can expect; aiohttp would repeat the header's bytes, which need not be text."""
+
+    async def handled(request: BaseRequest) -> web.StreamResponse:
+        if request.headers.get(hdrs.EXPECT, "").lower() not in ("", "100-continue"):
+            raise UserFacingError("Only 100-continue can be expected.", status=417, code="expectation_failed")
+        return await handle(request)
+
+    return handled
+
+
 class Runner(web.AppRunner):
     """aiohttp's runner, with our connections."""
 
@@ -151,6 +165,8 @@ class Runner(web.AppRunner):
 
     async def _make_server(self) -> Server:
         made = await super()._make_server()
-        server = Server(made.request_handler, request_factory=made.request_factory, **self._kwargs)
+        server = Server(
+            _expecting_nothing_odd(made.request_handler), request_factory=made.request_factory, **self._kwargs
+        )
         server.head_seconds = self._head_seconds
         return server

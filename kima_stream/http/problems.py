@@ -5,7 +5,7 @@ RateLimitError              429 + Retry-After
 ConfigurationError          400
 IntegrationError            503 + Retry-After when it may heal, else 502
 Postgres is away            503 + Retry-After: nothing was acknowledged, send it again
-what aiohttp refuses        its status: 404, 405 with Allow, 413, 417
+what aiohttp refuses        its status: 404, 405 with Allow, 413
 what is no HTTP             400, or 431 for a header or an address too long; see ``connection``
 anything else               500 without internals; the log has them, under the correlation id
 

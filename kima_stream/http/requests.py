@@ -22,6 +22,7 @@ BODY_TIMEOUT: Final = web.AppKey("body_timeout", float)
 
 Text = Annotated[str, msgspec.Meta(max_length=MAX_VALUE_CHARACTERS, pattern=r"^[^\x00]*$")]  # as in a parameter
 S = TypeVar("S", bound=msgspec.Struct)
+T = TypeVar("T")
 
 
 async def read(request: web.Request) -> bytes:
@@ -65,8 +66,8 @@ def check_path(request: web.Request) -> None:
         raise NotFoundError("There is nothing at this address.")
 
 
-def body(request: web.Request, decoder: msgspec.json.Decoder[S], raw: bytes) -> S:
-    """Return the body as the decoder's struct."""
+def body(request: web.Request, decoder: msgspec.json.Decoder[T], raw: bytes) -> T:
+    """Return the body as the decoder's type."""
     if not _is_json(request):
         raise UserFacingError("Send JSON, as application/json.", status=415, code="unsupported_media_type")
     if is_too_deep(raw):

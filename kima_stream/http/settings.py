@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 
 from kima_stream.errors import ConfigurationError, UserFacingError, WrongExpectedVersionError
+from kima_stream.http import requests
 from kima_stream.http.routes import ADMIN, AnyRoute, Call, Nothing, Route, json_response
 from kima_stream.integrations import connection_checks
 from kima_stream.integrations.connection_checks import Checked
@@ -23,6 +24,7 @@ from kima_stream.settings.kinds import Definition
 from kima_stream.settings.store import Snapshot
 from kima_stream.settings.views import SettingsView, public_version, view
 
+_OBJECT: Final[msgspec.json.Decoder[dict[str, object]]] = msgspec.json.Decoder(dict[str, Any])
 _ETAG: Final = re.compile(r'"([0-9]{1,18})"')
 
 # The document has the exact types; the handler checks them, so that all faults come at once.
@@ -126,8 +128,8 @@ def _fault(current: Snapshot, key: str, merged: dict[str, object]) -> str | None
 
 
 def _asked(call: Call[Nothing, Change]) -> dict[str, object]:
-    """Return the body by key; it was decoded once already, so it is an object."""
-    return msgspec.json.decode(call.raw, type=dict[str, Any])
+    """Return the body by key; the first decoding skipped what it did not know, this one reads all."""
+    return requests.body(call.request, _OBJECT, call.raw)
 
 
 def _origin(url: object) -> tuple[str, str | None, int | None] | None:

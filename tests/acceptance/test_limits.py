@@ -253,3 +253,26 @@ async def test_slow_clients_do_not_stop_others(pool: Pool) -> None:
             task.cancel()
         for _, writer in opened:
             writer.transport.abort()
+
+
+@pytest.mark.parametrize("path", ["/api/webhooks/lidarr", "/nothing/here"])
+async def test_an_odd_expectation_is_refused(pool: Pool, path: str) -> None:
+    """417 as a problem, whatever bytes are expected and wherever they are sent."""
+    async with front_door.opened(pool) as door:
+        request = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nExpect: \xff\xfe\r\n\r\n" % path.encode()
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(door.url.rpartition(":")[2]))
+        writer.write(request)
+        answer = await reader.read()
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 417 "), answer
+    assert b"application/problem+json" in answer
+
+
+async def test_settings_that_are_no_text_are_refused(pool: Pool) -> None:
+    """400, also where no setting is known whose value could be read."""
+    async with front_door.opened(pool) as door:
+        for method, path in (("PUT", "/api/settings"), ("POST", "/api/settings/lidarr/test")):
+            async with door.client.request(
+                method, path, json=None, data=b'{"unknown":"\xd8"}', headers={"Content-Type": "application/json"}
+            ) as answer:
+                assert answer.status == 400, (path, await answer.text())
