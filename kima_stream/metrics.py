@@ -24,6 +24,8 @@ id, never text of a sender. Imports nothing of ours.
     kima_http_requests_total{method,route,status}   the front door, once per request
     kima_http_request_seconds{method,route}         the front door
     kima_live_readers                               the live feed: who watches this process
+    kima_cache_operations_total{cache_name,operation}  the cache: get, set, delete
+    kima_cache_hits_total / _misses_total{cache_name}  the cache: a look while Redis is away is a miss
 """
 
 from typing import Final
@@ -81,3 +83,9 @@ http_request_seconds = Histogram(
     "kima_http_request_seconds", "From the request's head to the answer.", ("method", "route"), buckets=_FAST
 )
 live_readers = Gauge("kima_live_readers", "Readers of the live feed at this process.")
+
+cache_operations = Counter(
+    "kima_cache_operations_total", "Operations on the cache: get, set, delete.", ("cache_name", "operation")
+)
+cache_hits = Counter("kima_cache_hits_total", "Looks that found what others answered.", ("cache_name",))
+cache_misses = Counter("kima_cache_misses_total", "Looks that found nothing, or no Redis.", ("cache_name",))
