@@ -24,6 +24,16 @@ from kima_stream.events.effect import (
     Outcome,
     open_effects,
 )
+from kima_stream.events.search_session import (
+    FoundFile,
+    SearchCompleted,
+    SearchDownloadRequested,
+    SearchExpired,
+    SearchFailed,
+    SearchFileDownloaded,
+    SearchRequested,
+    SearchResultsFound,
+)
 from kima_stream.events.settings import (
     SettingsChanged,
     SettingsKeyRotated,
@@ -55,6 +65,7 @@ __all__ = [
     "EffectIntended",
     "EffectWithdrawn",
     "Event",
+    "FoundFile",
     "JobAttemptOpened",
     "JobCompleted",
     "JobDownloadFailed",
@@ -66,6 +77,13 @@ __all__ = [
     "NewEvent",
     "Outcome",
     "RecordedEvent",
+    "SearchCompleted",
+    "SearchDownloadRequested",
+    "SearchExpired",
+    "SearchFailed",
+    "SearchFileDownloaded",
+    "SearchRequested",
+    "SearchResultsFound",
     "SettingValue",
     "SettingsChanged",
     "SettingsKeyRotated",
