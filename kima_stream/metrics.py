@@ -24,6 +24,8 @@ id, never text of a sender. Imports nothing of ours.
     kima_http_requests_total{method,route,status}   the front door, once per request
     kima_http_request_seconds{method,route}         the front door
     kima_live_readers                               the live feed: who watches this process
+    kima_download_jobs_total{source,status}         group job_endings: attempts that ended, and how
+    kima_download_job_duration_seconds              group job_endings: from the attempt's opening to its end
     kima_cache_operations_total{cache_name,operation}  the cache: get, set, delete
     kima_cache_hits_total / _misses_total{cache_name}  the cache: a look while Redis is away is a miss
 """
@@ -89,3 +91,15 @@ cache_operations = Counter(
 )
 cache_hits = Counter("kima_cache_hits_total", "Looks that found what others answered.", ("cache_name",))
 cache_misses = Counter("kima_cache_misses_total", "Looks that found nothing, or no Redis.", ("cache_name",))
+
+download_jobs = Counter(
+    "kima_download_jobs_total",
+    "Attempts of download jobs that ended, by source and how: success, partial, failed, cancelled.",
+    ("source", "status"),
+)
+download_job_seconds = Histogram(
+    "kima_download_job_duration_seconds",
+    "From the opening of an attempt to its end.",
+    ("source", "status"),
+    buckets=(1, 5, 10, 30, 60, 120, 300, 600),
+)
