@@ -57,12 +57,13 @@ class ConflictError(UserFacingError):
 class IntegrationError(KimaStreamError):
     """An outside system failed us; ``retryable`` is true when it may heal by itself."""
 
-    def __init__(self, detail: str, *, system: str, retryable: bool) -> None:
-        """Name the system, e.g. ``lidarr``."""
+    def __init__(self, detail: str, *, system: str, retryable: bool, retry_after_seconds: float | None = None) -> None:
+        """Name the system, e.g. ``lidarr``, and how long it asked us to wait, if it did."""
         super().__init__(f"{system}: {detail}")
         self.detail = detail
         self.system = system
         self.retryable = retryable
+        self.retry_after_seconds = retry_after_seconds
 
 
 class ConfigurationError(KimaStreamError):

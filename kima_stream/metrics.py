@@ -24,6 +24,8 @@ id, never text of a sender. Imports nothing of ours.
     kima_http_requests_total{method,route,status}   the front door, once per request
     kima_http_request_seconds{method,route}         the front door
     kima_live_readers                               the live feed: who watches this process
+    kima_lidarr_api_calls_total{endpoint,status}    the client of Lidarr, once per call, also of those in vain
+    kima_lidarr_api_duration_seconds{endpoint}      the client of Lidarr
 """
 
 from typing import Final
@@ -81,3 +83,15 @@ http_request_seconds = Histogram(
     "kima_http_request_seconds", "From the request's head to the answer.", ("method", "route"), buckets=_FAST
 )
 live_readers = Gauge("kima_live_readers", "Readers of the live feed at this process.")
+
+lidarr_api_calls = Counter(
+    "kima_lidarr_api_calls_total",
+    "Calls of Lidarr's API by path, ids as {id}, and status: HTTP's, timeout or unreachable.",
+    ("endpoint", "status"),
+)
+lidarr_api_seconds = Histogram(
+    "kima_lidarr_api_duration_seconds",
+    "From the call of Lidarr's API to the end of its answer.",
+    ("endpoint",),
+    buckets=(0.1, 0.5, 1, 2, 5, 10),
+)
