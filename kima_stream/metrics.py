@@ -32,6 +32,8 @@ id, never text of a sender. Imports nothing of ours.
     kima_effect_outcomes_total{kind,outcome}        effects: one per attempt
     kima_effect_seconds{kind}                       effects: one attempt, from its lease to the news
     kima_breaker_open{system}                       effects: 1 while a system is not called, but for probes
+    kima_lidarr_api_calls_total{endpoint,status}    the client of Lidarr, once per call, also of those in vain
+    kima_lidarr_api_duration_seconds{endpoint}      the client of Lidarr
 """
 
 from typing import Final
@@ -120,3 +122,14 @@ effect_seconds = Histogram(
     buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1_800, 7_200),
 )
 breaker_open = Gauge("kima_breaker_open", "1 while a system does not answer and is not called.", ("system",))
+lidarr_api_calls = Counter(
+    "kima_lidarr_api_calls_total",
+    "Calls of Lidarr's API by path, ids as {id}, and status: HTTP's, timeout or unreachable.",
+    ("endpoint", "status"),
+)
+lidarr_api_seconds = Histogram(
+    "kima_lidarr_api_duration_seconds",
+    "From the call of Lidarr's API to the end of its answer.",
+    ("endpoint",),
+    buckets=(0.1, 0.5, 1, 2, 5, 10),
+)
