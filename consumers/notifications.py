@@ -12,7 +12,7 @@ from kima_stream.database import Pool
 from kima_stream.effect_work import CannotAsk, Executor, MayRepeat, Work
 from kima_stream.effects import Owner
 from kima_stream.errors import ConfigurationError
-from kima_stream.events import EffectFailed, Event, NotificationAddressed, NotificationDelivered
+from kima_stream.events import Event, NotificationAddressed, NotificationDelivered
 from kima_stream.integrations import notify
 from kima_stream.integrations.notify import Ended, Told
 from kima_stream.projector import Row
@@ -27,6 +27,7 @@ OWNER: Final = Owner(projection=notifications.PROJECTION, decide=notification.de
 
 MAX_ATTEMPTS: Final = 10  # over some minutes: what nobody takes by then is old news
 _MEND: Final = "An admin mends the settings; the next notification uses them."
+_GONE: Final = ("not_found", "The address is not among the settings any more.")
 _TITLES: Final = {
     "completed": "{album} by {artist} is there",
     "partial": "A part of {album} by {artist} is there",
@@ -66,7 +67,7 @@ class TellApprise(CannotAsk):
         """Tell it."""
         row, channel, address = await _addressed(self._pool, self._settings, work)
         if row is None or address is None:
-            return _gone(work)
+            return work.failure(*_GONE)
         told = row.state
         title = _TITLES[told.kind].format(album=told.album, artist=told.artist)
         body = " ".join(filter(None, (told.reason, told.next_step))) or title
@@ -74,7 +75,7 @@ class TellApprise(CannotAsk):
         try:
             await notify.tell_apprise(address, title=title, body=body)
         except ConfigurationError as error:
-            return _misconfigured(work, error)
+            return work.failure("refused", str(error), _MEND)
         return NotificationDelivered(channel=channel)
 
 
@@ -94,14 +95,14 @@ class TellWebhook(MayRepeat):
         row, channel, address = await _addressed(self._pool, self._settings, work)
         secret = self._settings.current[definitions.WEBHOOK_SIGNING_SECRET]
         if row is None or address is None:
-            return _gone(work)
+            return work.failure(*_GONE)
         if secret is None:
-            return _failed(work, "refused", "webhookSigningSecret: missing, and nothing is sent unsigned.", _MEND)
+            return work.failure("refused", "webhookSigningSecret: missing, and nothing is sent unsigned.", _MEND)
         try:
             work.check_lease()
             await notify.tell_webhook(address, message_id=work.effect.effect_id, secret=secret, told=_told(row))
         except ConfigurationError as error:
-            return _misconfigured(work, error)
+            return work.failure("refused", str(error), _MEND)
         return NotificationDelivered(channel=channel)
 
 
@@ -145,18 +146,4 @@ def _told(row: Row[Notification]) -> Told:
             reason=told.reason,
             next_step=told.next_step,
         ),
-    )
-
-
-def _gone(work: Work) -> EffectFailed:
-    return _failed(work, "not_found", "The address is not among the settings any more.", None)
-
-
-def _misconfigured(work: Work, error: ConfigurationError) -> EffectFailed:
-    return _failed(work, "refused", str(error), _MEND)
-
-
-def _failed(work: Work, code: str, reason: str, next_step: str | None) -> EffectFailed:
-    return EffectFailed(
-        effect_id=work.effect.effect_id, kind=work.effect.kind, code=code, reason=reason, next_step=next_step
     )

@@ -44,6 +44,13 @@ from kima_stream.events.effect import (
     Outcome,
     open_effects,
 )
+from kima_stream.events.lidarr import (
+    LidarrAlbumSeen,
+    LidarrFailureSeen,
+    LidarrHistory,
+    LidarrHistorySeen,
+    LidarrQueueSeen,
+)
 from kima_stream.events.notification import (
     NotificationAddressed,
     NotificationDelivered,
@@ -116,6 +123,11 @@ __all__ = [
     "JobSoulseekFinished",
     "JobSourceChosen",
     "JobTracksCounted",
+    "LidarrAlbumSeen",
+    "LidarrFailureSeen",
+    "LidarrHistory",
+    "LidarrHistorySeen",
+    "LidarrQueueSeen",
     "NewEvent",
     "NotificationAddressed",
     "NotificationDelivered",

@@ -103,6 +103,7 @@ class Transport:
         """Take the address with its URL base; nothing is asked yet."""
         self.base_url = base_url.rstrip("/")
         self.ahead_seconds = 0.0
+        self.before_change: Callable[[], None] = lambda: None  # may raise: who lost the right to change anything
         self._api_key = api_key
         self._session = opened
         self._now = now
@@ -135,6 +136,8 @@ class Transport:
             ConfigurationError: it is not there, or refuses the key.
             LidarrError: nobody answers in time, or not with success.
         """
+        if method != "GET":
+            self.before_change()
         path, began, status = f"/api/v1{endpoint}", monotonic(), "unreachable"
         try:
             async with asyncio.timeout(seconds):

@@ -10,20 +10,19 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Final
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import msgspec
 from standardwebhooks import Webhook
 
 from kima_stream.errors import ConfigurationError, IntegrationError
-from kima_stream.settings.callbacks import CallbackRefusedError, Callbacks
+from kima_stream.settings import callbacks
+from kima_stream.settings.callbacks import CallbackRefusedError
 
 APPRISE: Final = "apprise"
 WEBHOOK: Final = "webhook"
 SYSTEM: Final = "notify"
 APPRISE_SECONDS: Final = 60.0  # one address; Apprise's own time-outs are shorter
-_PORTS: Final = {"http": 80, "https": 443}
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,13 +104,6 @@ async def tell_webhook(address: str, *, message_id: UUID, secret: str, told: Tol
         "webhook-signature": signature,
     }
     try:
-        async with Callbacks([_place(address)]).client() as client:
-            await client.post(address, body, headers)
+        await callbacks.post_to(address, body, headers)
     except CallbackRefusedError as error:
         raise ConfigurationError([f"webhookUrls: {error.reason}"]) from None
-
-
-def _place(address: str) -> str:
-    parts = urlsplit(address)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    return f"{host}:{parts.port or _PORTS.get(parts.scheme, 443)}"
