@@ -5,6 +5,7 @@ from typing import Final
 from kima_stream.http import (
     audit,
     downloads,
+    effects,
     events,
     health,
     keys,
@@ -25,6 +26,7 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
     *live.ROUTES,
     *trace.ROUTES,
     *downloads.ROUTES,
+    *effects.ROUTES,
     *audit.ROUTES,
     *health.ROUTES,
     *keys.ROUTES,
