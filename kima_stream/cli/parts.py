@@ -21,8 +21,9 @@ import structlog
 import consumers
 from kima_stream import database, delivery, schema
 from kima_stream.checkpoints import ConsumerGroup
-from kima_stream.cli.loop import Role
+from kima_stream.cli.loop import Role, together
 from kima_stream.database import Pool
+from kima_stream.effects import AnyOwner, Executor, Worker
 from kima_stream.embedded import home as homes
 from kima_stream.errors import ConfigurationError
 from kima_stream.event_stream import EventStream
@@ -34,6 +35,7 @@ from kima_stream.settings.config import Settings
 from kima_stream.subscription import Subscription
 
 CLOSE_SECONDS = 1.0
+DRAIN_SECONDS = 3.0  # for calls under way when the process stops; longer ones are asked about later
 AWAIT_SECONDS = 60.0  # for a Postgres that is starting, or being restarted, while we start
 AWAIT_POLL_SECONDS = 0.5
 T = TypeVar("T")
@@ -150,6 +152,30 @@ def reconcilers(
 ) -> list[Role]:
     """Return the sweeps of the groups; whoever holds a group's lease does them."""
     return [Reconciler(group, connections, stream, holder=name).run for group in groups]
+
+
+@asynccontextmanager
+async def effect_worker(
+    connections: Pool,
+    executors: Sequence[Executor],
+    owners: Sequence[AnyOwner],
+    *,
+    name: str,
+    wake_publisher: Callable[[], None] = lambda: None,
+) -> AsyncIterator[Worker]:
+    """Make the calls that the owners' states want; leaving takes no new ones and lets those under way end for a while.
+
+    What has not ended by then is cancelled, and asked about by the next worker.
+
+    Raises:
+        ConfigurationError: two executors of one kind.
+    """
+    worker = Worker(connections, executors, owners, holder=name, wake=wake_publisher)
+    async with together(worker.run):
+        try:
+            yield worker
+        finally:
+            await worker.drain(DRAIN_SECONDS)
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from typing import Final
 from kima_stream.http import (
     audit,
     downloads,
+    effects,
     events,
     health,
     keys,
@@ -27,6 +28,7 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
     *trace.ROUTES,
     *downloads.ROUTES,
     *searches.ROUTES,
+    *effects.ROUTES,
     *audit.ROUTES,
     *health.ROUTES,
     *keys.ROUTES,
