@@ -1,5 +1,5 @@
 -- Nothing waits for ever: when an active download job has to have moved, for the sweep to find by index.
--- depends: 0007_create_settings
+-- depends: 0012_create_polls
 
 ALTER TABLE download_jobs
     ADD COLUMN deadline_at timestamptz,
