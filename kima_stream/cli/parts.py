@@ -19,6 +19,7 @@ import psycopg
 import structlog
 
 import consumers
+from consumers.reconcilers.deadlines import Deadlines
 from kima_stream import database, delivery, schema
 from kima_stream.checkpoints import ConsumerGroup
 from kima_stream.cli.loop import Role, together
@@ -150,8 +151,9 @@ def subscriptions(groups: Sequence[ConsumerGroup], connections: Pool, stream: Ev
 def reconcilers(
     groups: Sequence[ConsumerGroup], connections: Pool, stream: EventStream | None, *, name: str
 ) -> list[Role]:
-    """Return the sweeps of the groups; whoever holds a group's lease does them."""
-    return [Reconciler(group, connections, stream, holder=name).run for group in groups]
+    """Return the sweeps of the groups, which whoever holds a group's lease does, and that of the deadlines."""
+    sweeps: list[Role] = [Reconciler(group, connections, stream, holder=name).run for group in groups]
+    return [*sweeps, Deadlines(connections).run]
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 import click
 import msgspec
 
+from consumers.reconcilers import deadlines
 from kima_stream import reconciler
 from kima_stream.cli import parts
 from kima_stream.cli.loop import run, settings, stopping, together
@@ -41,7 +42,9 @@ def consume(*, group: tuple[str, ...], slot: int) -> None:
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Sweep every group once and exit; 1 if something is still behind.")
+@click.option(
+    "--once", is_flag=True, help="Sweep every group and the deadlines once and exit; 1 if something is still behind."
+)
 @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 def reconcile(*, once: bool, as_json: bool) -> None:
     """Find what was missed and handle it; moves each group's verified position."""
@@ -122,17 +125,19 @@ async def _reconcile(loaded: Settings) -> None:
 
 
 async def _reconcile_once(loaded: Settings, *, as_json: bool) -> int:
-    """Sweep every group once; return how many streams are still behind."""
+    """Sweep every group and the deadlines once; return how many streams are still behind."""
     dsn = parts.database_url(loaded)
     await parts.migrated(dsn)
     swept = {}
     async with parts.pool(dsn, "reconcile") as connections:
         for group in parts.consumer_groups():
             swept[group.name] = await reconciler.sweep_once(connections, group)
+        passed = await deadlines.sweep_once(connections)
     if as_json:
-        click.echo(msgspec.json.encode(swept))
+        click.echo(msgspec.json.encode({**swept, "deadlines": passed}))
     else:
         for name, result in swept.items():
             figures = f"reconciled {result.reconciled}  behind {result.behind}"
             click.echo(f"{name:<24} verified {result.verified_position:>10}  {figures}")
-    return sum(result.behind for result in swept.values())
+        click.echo(f"{'deadlines':<24} passed   {passed.passed:>10}  failed {passed.failed}")
+    return sum(result.behind for result in swept.values()) + passed.failed

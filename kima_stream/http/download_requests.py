@@ -4,7 +4,7 @@ So the answer is final, and the job can be read when it is given. Whoever asks f
 the same moment gets the same job; who cancels it and who asks for it again come one after the other.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Final
@@ -17,18 +17,14 @@ from kima_stream import correlation_keys, event_store, projector, upcasters
 from kima_stream.database import Connection, Pool
 from kima_stream.errors import DuplicateEventError, NotFoundError, TornAppendError, WrongExpectedVersionError
 from kima_stream.events import (
-    Event,
     JobCancelled,
     JobCancelRequested,
     JobRequested,
     JobRequestMerged,
     JobRetryRequested,
-    NewEvent,
     Policy,
     RecordedEvent,
-    derived_id,
     event_type,
-    new_event,
     new_event_id,
     stream_category,
 )
@@ -105,7 +101,7 @@ async def request(
         return await _answered(conn, recorded, asked)
     duplicate = row.state.is_active
     facts = decide(row.state, asked, at or datetime.now(UTC), policy=policy)
-    events = _events(facts, correlation_id=correlation_id, event_id=event_id or new_event_id())
+    events = projector.consequences(facts, correlation_id=correlation_id, event_id=event_id or new_event_id())
     row = await projector.decide(conn, PROJECTION, row, events)
     await correlation_keys.add(conn, stream, keys, known=found)
     return Requested(id=job_id, status=row.state.status, duplicate=duplicate, event_id=events[0].event_id)
@@ -138,7 +134,7 @@ async def change(
     facts = decide(row.state, wish, at or datetime.now(UTC), policy=policy, is_wanted_elsewhere=is_wanted)
     is_retry = isinstance(wish, JobRetryRequested)
     correlation_id = wish.correlation_id if isinstance(wish, JobRetryRequested) else row.state.correlation_id
-    events = _events(facts, correlation_id=correlation_id, event_id=event_id or new_event_id())
+    events = projector.consequences(facts, correlation_id=correlation_id, event_id=event_id or new_event_id())
     row = await projector.decide(conn, PROJECTION, row, events)
     duplicate = was_active if is_retry else not was_active
     return Requested(id=job_id, status=row.state.status, duplicate=duplicate, event_id=events[0].event_id)
@@ -164,18 +160,6 @@ async def _is_wanted(conn: Connection, job: DownloadJob, others: set[str]) -> bo
     albums = [msgspec.structs.replace(_album(job), lidarr=lidarr) for lidarr in (None, *job.lidarr_albums)]
     rows = await find_many(conn, sorted(s for s in others if stream_category(s) == PROJECTION.category))
     return any(row.state.is_active and correlation.is_for(row.state, album) for row in rows for album in albums)
-
-
-def _events(decided: Sequence[Event], *, correlation_id: str, event_id: UUID) -> list[NewEvent]:
-    """Return the request under its id, and what follows from it as its consequences."""
-    asked, *consequences = (new_event(fact, correlation_id=correlation_id) for fact in decided)
-    return [
-        msgspec.structs.replace(asked, event_id=event_id),
-        *(
-            msgspec.structs.replace(each, event_id=derived_id(event_id, f"{n}/{each.type}"), causation_id=event_id)
-            for n, each in enumerate(consequences)
-        ),
-    ]
 
 
 async def _answered(
