@@ -205,6 +205,18 @@ async def test_a_slow_refresh_is_waited_for_and_then_comes_back_later(
     assert monitored(house) == [added.mbid]
 
 
+async def test_the_end_of_a_refresh_does_not_take_back_what_was_monitored(house: LidarrHouse) -> None:
+    """Somebody has just added artist and album by hand: what he chose is set when the refresh ends, then ours."""
+    known = house.lidarr.catalogue.albums[0]
+    artist = await house.lidarr.add_artist(house.lidarr.catalogue.artist_of(known), to_monitor=frozenset())
+    house.lidarr.add_album(known, artist)
+
+    await ensure(house, wanted(house))
+    await house.lidarr.agenda.finish()
+
+    assert monitored(house) == [str(known.mbid)]
+
+
 async def test_a_profile_that_lidarr_does_not_have_is_for_a_human(house: LidarrHouse) -> None:
     """The setting is named, and what there is."""
     with pytest.raises(ConfigurationError, match="lidarrQualityProfileId: Lidarr has no profile 7; it has 1"):
