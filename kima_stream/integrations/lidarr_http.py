@@ -80,6 +80,14 @@ class LidarrError(IntegrationError):
         )
 
 
+class LidarrTimeoutError(LidarrError):
+    """No answer in time: not worth another wait of the same length right now."""
+
+    def __init__(self, seconds: float) -> None:
+        """Say how long it was waited for."""
+        super().__init__(f"no answer within {seconds:.0f} s", retryable=True)
+
+
 @asynccontextmanager
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
     """Open the connections to Lidarr, at most MAX_CONNECTIONS; one session serves a whole process."""
@@ -142,7 +150,7 @@ class Transport:
             status = str(answer.status)
         except TimeoutError:
             status = "timeout"
-            raise LidarrError(f"no answer within {seconds:.0f} s", retryable=True) from None
+            raise LidarrTimeoutError(seconds) from None
         except LidarrError as error:
             status = str(error.status)
             raise
@@ -254,7 +262,7 @@ def _pairs(query: Query) -> list[tuple[str, str]]:
 
 def _pause(error: Exception) -> bool | float:
     """Return whether to try a read again, or how long to wait before it."""
-    if not isinstance(error, LidarrError) or not error.retryable:
+    if not isinstance(error, LidarrError) or isinstance(error, LidarrTimeoutError) or not error.retryable:
         return False
     if error.retry_after_seconds is None:
         return True
