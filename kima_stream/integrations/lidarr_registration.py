@@ -82,6 +82,11 @@ def find(
     return next(iter([*exact, *keyed]), None)
 
 
+def has_our_path(url: str) -> bool:
+    """Return whether a webhook leads to a server like this one."""
+    return urlsplit(url).path.rstrip("/").endswith(PATH)
+
+
 def _same(one: str, other: str) -> bool:
     first, second = urlsplit(one.strip()), urlsplit(other)
     return (first.scheme.lower(), first.netloc.lower(), first.path.rstrip("/")) == (
@@ -150,7 +155,7 @@ def notes(ours: Notification, others: Sequence[Notification]) -> tuple[str, ...]
         f"{other.name} leads to {host_of(other.url)} with the same path: if that is this server too, "
         "delete it in Lidarr, or everything comes twice"
         for other in others
-        if other.id != ours.id and urlsplit(other.url).path.rstrip("/").endswith(PATH)
+        if other.id != ours.id and has_our_path(other.url)
     ]
     return tuple(found)
 

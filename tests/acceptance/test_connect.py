@@ -17,6 +17,7 @@ import pytest
 import stamina
 from aiohttp import web
 
+from kima_stream.cli import doctor
 from kima_stream.database import Pool
 from kima_stream.integrations import lidarr_connection
 from kima_stream.settings.config import Settings
@@ -346,6 +347,19 @@ async def test_the_command_does_the_same(both: Both, dsn: str) -> None:
     assert "webhook kima-stream registered" in out
     assert msgspec.json.decode(as_json)["action"] == "unchanged"
     assert len(await both.registered()) == 1
+
+
+async def test_doctor_says_whether_lidarr_is_connected(both: Both, dsn: str, tmp_path: Path) -> None:
+    """Before: what to run; after: where it leads."""
+    environment = {"lidarrUrl": both.house.url, "lidarrApiKey": KEY}
+    loaded = Settings(database_url=dsn, data_dir=tmp_path, environment=environment)
+
+    before, _, after = await doctor.examine(loaded), await both.connect(), await doctor.examine(loaded)
+
+    found = [finding for report in (before, after) for finding in report.findings if finding.part == "lidarr webhook"]
+    assert [finding.status for finding in found] == ["warn", "ok"]
+    assert found[0].fix == "run: kima-stream connect lidarr"
+    assert found[1].says == f"kima-stream leads to {both.door.url}"
 
 
 async def test_the_command_wants_the_door_open_first(both: Both, dsn: str, unused_tcp_port: int) -> None:
