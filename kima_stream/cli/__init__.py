@@ -35,6 +35,7 @@ _COMMANDS: Final = {
     "dead-letters": "dead_letters",
     "effects": "effects",
     "keys": "keys",
+    "connect": "connect",
     "doctor": "doctor",
     "healthcheck": "healthcheck",
 }

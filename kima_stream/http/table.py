@@ -4,6 +4,7 @@ from typing import Final
 
 from kima_stream.http import (
     audit,
+    connect,
     downloads,
     effects,
     events,
@@ -33,6 +34,7 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
     *health.ROUTES,
     *keys.ROUTES,
     *settings.ROUTES,
+    *connect.ROUTES,
     *openapi.ROUTES,
     *page.ROUTES,
 )
