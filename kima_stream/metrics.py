@@ -24,6 +24,8 @@ id, never text of a sender. Imports nothing of ours.
     kima_http_requests_total{method,route,status}   the front door, once per request
     kima_http_request_seconds{method,route}         the front door
     kima_live_readers                               the live feed: who watches this process
+    kima_settings_version                           settings store: changes that are in force in this process
+    kima_setting{key}                               settings store: numbers and switches in force in this process
 """
 
 from typing import Final
@@ -81,3 +83,8 @@ http_request_seconds = Histogram(
     "kima_http_request_seconds", "From the request's head to the answer.", ("method", "route"), buckets=_FAST
 )
 live_readers = Gauge("kima_live_readers", "Readers of the live feed at this process.")
+
+settings_version = Gauge("kima_settings_version", "How many changes of the settings are in force in this process.")
+setting = Gauge(
+    "kima_setting", "A setting in force in this process: a number, or a switch as 1 and 0; no secret is one.", ("key",)
+)

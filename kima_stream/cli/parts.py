@@ -30,7 +30,10 @@ from kima_stream.http import app, health, server, table
 from kima_stream.http.routes import AnyRoute
 from kima_stream.publisher import Publisher
 from kima_stream.reconciler import Reconciler
+from kima_stream.settings import keyring
 from kima_stream.settings.config import Settings
+from kima_stream.settings.secrets import WRONG_ROOT
+from kima_stream.settings.store import SettingsStore, Sources
 from kima_stream.subscription import Subscription
 
 CLOSE_SECONDS = 1.0
@@ -71,6 +74,43 @@ def redis_url(settings: Settings) -> str:
     if not url:
         raise ConfigurationError([f"KIMA_REDIS_URL: missing, and no kima-stream runs on {settings.data_dir}"])
     return url
+
+
+def check_root(settings: Settings) -> None:
+    """See that production has a root for its secrets, which every process shares; see ADR-0007.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    if is_production(settings) and not Sources.of(settings).roots.is_there():
+        fault = (
+            f"KIMA_SECRET_KEY: missing, and {settings.host} with a Postgres of your own is production: give every "
+            "process the same one, made with `openssl rand -base64 32`"
+        )
+        raise ConfigurationError([fault])
+
+
+def is_production(settings: Settings) -> bool:
+    """Say whether others reach this machine, and processes elsewhere may share the database."""
+    return settings.database_url is not None and not is_loopback(settings.host)
+
+
+@asynccontextmanager
+async def settings_store(settings: Settings, connections: Pool) -> AsyncIterator[SettingsStore]:
+    """Follow the settings; they were read once when it yields, so that nobody acts on half of them.
+
+    Raises:
+        ConfigurationError: in production, when the stored secrets hang on another root.
+    """
+    sources = Sources.of(settings)
+    following = SettingsStore(connections, sources)
+    await when_up(following.refresh)
+    async with connections.acquire() as conn:
+        ring = await keyring.load(conn, sources.roots)
+    if ring.is_lost and is_production(settings):
+        raise ConfigurationError([WRONG_ROOT])
+    async with following.following():
+        yield following
 
 
 async def when_up(work: Callable[[], Awaitable[T]]) -> T:
@@ -165,6 +205,7 @@ async def door(
     port: int,
     routes: Sequence[AnyRoute] = table.ROUTES,
     wake_publisher: Callable[[], None] = lambda: None,
+    store: SettingsStore | None = None,
 ) -> AsyncIterator[int]:
     """Open the front door and yield its port.
 
@@ -172,7 +213,9 @@ async def door(
         ConfigurationError: the port is taken; by whom, where the system tells.
     """
     ping = stream.ping if stream is not None else None
-    async with app.opened(settings, connections, ping_redis=ping, wake_publisher=wake_publisher) as opened:
+    async with app.opened(
+        settings, connections, settings_store=store, ping_redis=ping, wake_publisher=wake_publisher
+    ) as opened:
         try:
             async with server.serving(app.build(opened, routes), host=settings.host, port=port) as taken:
                 yield taken

@@ -21,13 +21,13 @@ from kima_stream.settings.config import Settings
 @click.command()
 def serve() -> None:
     """Open the front door: webhooks, requests, queries, the page."""
-    run(_serve(settings()))
+    run(_serve(_settings()))
 
 
 @click.command()
 def publish() -> None:
     """Number, chain and publish the log; the first one leads, the others stand by."""
-    run(_publish(settings()))
+    run(_publish(_settings()))
 
 
 @click.command()
@@ -37,7 +37,7 @@ def publish() -> None:
 )
 def consume(*, group: tuple[str, ...], slot: int) -> None:
     """Run the consumer groups named, or all of them."""
-    run(_consume(settings(), group, slot))
+    run(_consume(_settings(), group, slot))
 
 
 @click.command()
@@ -45,11 +45,17 @@ def consume(*, group: tuple[str, ...], slot: int) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 def reconcile(*, once: bool, as_json: bool) -> None:
     """Find what was missed and handle it; moves each group's verified position."""
-    loaded = settings()
+    loaded = _settings()
     if not once:
         run(_reconcile(loaded))
     elif run(_reconcile_once(loaded, as_json=as_json)):
         raise SystemExit(1)
+
+
+def _settings() -> Settings:
+    loaded = settings()
+    parts.check_root(loaded)
+    return loaded
 
 
 async def _serve(loaded: Settings) -> None:
@@ -59,10 +65,11 @@ async def _serve(loaded: Settings) -> None:
         await parts.migrated(dsn)
         connections = await stack.enter_async_context(parts.pool(dsn, "serve"))
         await parts.when_up(lambda: _require_key(loaded, connections))
+        store = await stack.enter_async_context(parts.settings_store(loaded, connections))
         stream = None
         if loaded.redis_url is not None:
             stream = await stack.enter_async_context(parts.event_stream(loaded, loaded.redis_url))
-        await stack.enter_async_context(parts.door(loaded, connections, stream, port=loaded.port))
+        await stack.enter_async_context(parts.door(loaded, connections, stream, port=loaded.port, store=store))
         await stop.wait()
 
 
@@ -84,6 +91,7 @@ async def _publish(loaded: Settings) -> None:
         await parts.migrated(dsn)
         stream = await stack.enter_async_context(parts.event_stream(loaded, url))
         connections = await stack.enter_async_context(parts.pool(dsn, "health", max_size=2))
+        await stack.enter_async_context(parts.settings_store(loaded, connections))
         publisher = await stack.enter_async_context(parts.publisher(dsn, stream, name=parts.holder()))
         await stack.enter_async_context(together(publisher.run))
         await stack.enter_async_context(parts.metrics_door(loaded, connections, stream))
@@ -98,6 +106,7 @@ async def _consume(loaded: Settings, names: tuple[str, ...], slot: int) -> None:
         await parts.migrated(dsn)
         stream = await stack.enter_async_context(parts.event_stream(loaded, url))
         connections = await stack.enter_async_context(parts.pool(dsn, "consume", max_size=2 + 2 * len(groups)))
+        await stack.enter_async_context(parts.settings_store(loaded, connections))
         await stack.enter_async_context(together(*parts.subscriptions(groups, connections, stream, slot=slot)))
         await stack.enter_async_context(parts.metrics_door(loaded, connections, stream))
         await stop.wait()
@@ -113,6 +122,7 @@ async def _reconcile(loaded: Settings) -> None:
         if loaded.redis_url is not None:
             stream = await stack.enter_async_context(parts.event_stream(loaded, loaded.redis_url))
         connections = await stack.enter_async_context(parts.pool(dsn, "reconcile", max_size=2 + 2 * len(groups)))
+        await stack.enter_async_context(parts.settings_store(loaded, connections))
         sweeps = parts.reconcilers(groups, connections, stream, name=parts.holder())
         await stack.enter_async_context(together(*sweeps))
         await stack.enter_async_context(parts.metrics_door(loaded, connections, stream))

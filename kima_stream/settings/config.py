@@ -92,6 +92,9 @@ def load(environ: Mapping[str, str]) -> Settings:
 def secrets(settings: Settings) -> frozenset[str]:
     """Return what must never be in a log, passwords within URLs too."""
     found = {value for name in SECRETS if (value := getattr(settings, name))}
+    for key, value in settings.environment.items():
+        if DEFINITIONS[key].is_secret:
+            found |= set(value) if isinstance(value, tuple) else {str(value)}
     return frozenset(found | {unquote(urlsplit(value).password or "") for value in found if "://" in value} - {""})
 
 

@@ -16,7 +16,7 @@ from typing import Final, Literal, TypeAlias, TypeVar
 import msgspec
 import structlog
 
-from kima_stream import logs
+from kima_stream import logs, metrics
 from kima_stream.database import OUTAGE, Connection, Pool
 from kima_stream.errors import ConfigurationError, SealError
 from kima_stream.events import NO_STREAM, SettingValue
@@ -224,6 +224,7 @@ class SettingsStore:
     def _take(self, fresh: Snapshot) -> None:
         self._current = fresh
         logs.hide(self._hidden_as, fresh.secrets())
+        _count(fresh)
         for key, entry in fresh.entries.items():
             if entry.fault is not None:
                 log.error("setting_not_usable", setting=key, fault=entry.fault)
@@ -232,3 +233,12 @@ class SettingsStore:
         self._loaded.set()
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+
+def _count(fresh: Snapshot) -> None:
+    """Say in the figures what is in force: numbers and switches, which are never secret."""
+    metrics.settings_version.set(fresh.version + 1)
+    metrics.setting.clear()
+    for key, entry in fresh.entries.items():
+        if isinstance(entry.value, int) and not DEFINITIONS[key].is_secret:  # True and False are numbers too
+            metrics.setting.labels(key=key).set(entry.value)
