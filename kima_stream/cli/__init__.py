@@ -34,6 +34,7 @@ _COMMANDS: Final = {
     "groups": "groups",
     "dead-letters": "dead_letters",
     "keys": "keys",
+    "settings": "settings",
     "doctor": "doctor",
     "healthcheck": "healthcheck",
 }

@@ -8,7 +8,7 @@ does not fit is a fault of that setting alone, and raises where it is used.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
 from typing import Final, Literal, TypeAlias, TypeVar
@@ -40,14 +40,15 @@ log = structlog.get_logger(__name__)
 class Sources:
     """Where values come from besides the database, and what opens those that are sealed there."""
 
-    environment: Mapping[str, object]
+    environment: Mapping[str, object] = field(repr=False)
     roots: Roots
+    original_key: str | None = field(default=None, repr=False)  # opens what the original sealed
 
     @classmethod
     def of(cls, settings: Settings) -> "Sources":
         """Return those of a configuration."""
         roots = Roots(given=settings.secret_key, previous=settings.secret_key_previous, data_dir=settings.data_dir)
-        return cls(environment=settings.environment, roots=roots)
+        return cls(environment=settings.environment, roots=roots, original_key=settings.original_key)
 
 
 @dataclass(frozen=True, kw_only=True)
