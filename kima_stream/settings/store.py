@@ -1,6 +1,6 @@
 """The settings in force: database before environment before default, at most a second old in every process.
 
-``SettingsStore.current`` is a snapshot that never changes; the store looks at one version in Postgres a few
+``SettingsStore.current`` is a snapshot that never changes; the store looks at one row in Postgres a few
 times a second and makes a new one when it moved. Redis has no part in it. A value that cannot be opened or
 does not fit is a fault of that setting alone, and raises where it is used.
 """
@@ -139,7 +139,8 @@ class _State(msgspec.Struct, frozen=True):
     values: dict[str, SettingValue]
 
 
-_SELECT_VERSION: Final = "SELECT version FROM settings WHERE stream = $1 AND version >= 0"
+# Any write of the row gives it another xmin: also one that nobody should have made is seen at once.
+_SELECT_WRITTEN: Final = "SELECT xmin::text FROM settings WHERE stream = $1 AND version >= 0"
 _SELECT_SETTINGS: Final = "SELECT version, state FROM settings WHERE stream = $1 AND version >= 0"
 
 
@@ -165,6 +166,7 @@ class SettingsStore:
         self.sources = sources
         self._changed = asyncio.Event()
         self._loaded = asyncio.Event()
+        self._written: str | None = None
         self._current = snapshot(NO_STREAM, {}, Keyring({}), sources.environment)
         self._hidden_as = f"settings {next(_numbers)}"
         logs.hide(self._hidden_as, self._current.secrets())
@@ -192,10 +194,11 @@ class SettingsStore:
             OUTAGE: Postgres is away; what was in force stays so.
         """
         async with self._pool.acquire(timeout=READ_SECONDS) as conn:
-            version = await conn.fetchval(_SELECT_VERSION, STREAM, timeout=READ_SECONDS)
+            written = await conn.fetchval(_SELECT_WRITTEN, STREAM, timeout=READ_SECONDS)
             # No row where there was one: the table is being built anew from the log.
-            if not self._loaded.is_set() or version not in {None, self._current.version}:
+            if not self._loaded.is_set() or written not in {None, self._written}:
                 self._take(await read(conn, self.sources))
+                self._written = written  # from before the reading: what was written since is read again
         return self._current
 
     async def run(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
