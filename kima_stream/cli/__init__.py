@@ -36,6 +36,7 @@ _COMMANDS: Final = {
     "effects": "effects",
     "keys": "keys",
     "connect": "connect",
+    "settings": "settings",
     "doctor": "doctor",
     "healthcheck": "healthcheck",
 }
