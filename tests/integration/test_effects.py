@@ -144,7 +144,7 @@ async def test_what_cannot_heal_fails_at_once(pool: Pool, conn: Connection, shop
 
     await a_worker(pool, AskingExecutor(shop.url)).run_once()
 
-    assert await types(conn, 1) == ["effect.intended", "effect.failed"]
+    assert await types(conn, 1) == ["effect.intended", "effect.failed", "order.complained"]
     assert (await state(conn, 1)).failures == ("refused",)
     assert await open_ids(conn) == set()
 
