@@ -16,7 +16,7 @@ from kima_stream.errors import ConfigurationError, SealError, WrongExpectedVersi
 from kima_stream.events import Event, SettingsChanged, SettingsKeyRotated, SettingValue, new_event
 from kima_stream.projector import Projection, Row
 from kima_stream.read_models.table import Table
-from kima_stream.settings import definitions, keyring, store
+from kima_stream.settings import definitions, keyring, store, subject_keys
 from kima_stream.settings.definitions import DEFINITIONS
 from kima_stream.settings.store import STREAM, Snapshot, Sources, sealed_name
 from projections import settings
@@ -112,7 +112,8 @@ async def _changed(conn: Connection, sources: Sources, touched: Mapping[str, obj
 async def rotate_key(conn: Connection, sources: Sources, *, by: str) -> str:
     """Make a new data key, seal every secret with it and return its id; all in one transaction.
 
-    Data keys that hang on the previous root are wrapped by the one in force, so that one can be given up.
+    Data keys that hang on the previous root are wrapped by the one in force, so that one can be given up. The
+    keys of persons are wrapped with the new data key; what they sealed stays as it is.
 
     Raises:
         SealError: a secret cannot be opened; it is named, and nothing was changed.
@@ -129,6 +130,7 @@ async def rotate_key(conn: Connection, sources: Sources, *, by: str) -> str:
             for key, stored in row.state.values.items()
             if stored.sealed is not None
         }
+        await subject_keys.rewrap(conn, ring)
         await _append(conn, row, SettingsKeyRotated(key_id=ring.current, sealed=sealed, changed_by=by), None)
         return ring.current
 
