@@ -45,6 +45,10 @@ from kima_stream.events.unmatched import (
     UnmatchedResolved,
     UnmatchedWaiting,
 )
+from kima_stream.events.user import (
+    UserErased,
+    UserNamed,
+)
 
 __all__ = [
     "NO_STREAM",
@@ -71,6 +75,8 @@ __all__ = [
     "SettingsKeyRotated",
     "UnmatchedResolved",
     "UnmatchedWaiting",
+    "UserErased",
+    "UserNamed",
     "derived_id",
     "event_type",
     "new_event",
