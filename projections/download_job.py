@@ -88,6 +88,7 @@ class DownloadJob(msgspec.Struct, frozen=True, kw_only=True):
     downloads: tuple[Download, ...] = ()
     lidarr_albums: tuple[LidarrAlbum, ...] = ()
     track_file_ids: dict[str, tuple[int, ...]] = {}  # by Lidarr instance, each ascending
+    note: str | None = None  # the newest of its user, as it was sealed
 
     @property
     def is_active(self) -> bool:
@@ -135,6 +136,8 @@ def fold(facts: Sequence[Event], state: DownloadJob = INITIAL) -> DownloadJob:
 def _requested(state: DownloadJob, event: JobRequested) -> DownloadJob:
     if not state.is_active:
         state = replace(state, correlation_id=event.correlation_id)
+    if event.note is not None:
+        state = replace(state, note=event.note)
     if state.requests:
         return replace(state, requests=state.requests + 1)
     return replace(

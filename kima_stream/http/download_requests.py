@@ -27,6 +27,8 @@ from kima_stream.events import (
 )
 from kima_stream.http.user_requests import ReusedKeyError
 from kima_stream.read_models.download_jobs import PROJECTION
+from kima_stream.settings import subject_keys
+from kima_stream.settings.subject_keys import PlainText
 from projections import correlation
 from projections.correlation import Album
 from projections.download_job_decider import decide
@@ -51,13 +53,21 @@ class Requested(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def decided(
-    pool: Pool, album: Album, *, user_id: str, correlation_id: str, event_id: UUID | None
+    pool: Pool,
+    album: Album,
+    *,
+    user_id: str,
+    correlation_id: str,
+    event_id: UUID | None,
+    note: PlainText | None = None,
 ) -> tuple[Requested, int]:
     """Run ``request`` in a transaction, again when a rival was in the way."""
     for attempt in range(1, TRIES + 1):
         try:
             async with pool.acquire() as conn, conn.transaction():
-                return await request(conn, album, user_id=user_id, correlation_id=correlation_id, event_id=event_id)
+                return await request(
+                    conn, album, user_id=user_id, correlation_id=correlation_id, event_id=event_id, note=note
+                )
         except _RIVALRY:
             if attempt == TRIES:
                 raise
@@ -65,12 +75,25 @@ async def decided(
 
 
 async def request(
-    conn: Connection, album: Album, *, user_id: str, correlation_id: str, event_id: UUID | None = None
+    conn: Connection,
+    album: Album,
+    *,
+    user_id: str,
+    correlation_id: str,
+    event_id: UUID | None = None,
+    note: PlainText | None = None,
 ) -> tuple[Requested, int]:
     """Append what follows from a user's request, inside a transaction; return the answer and how many events.
 
-    ``event_id`` names the request: the second time it gets the answer of the first, and nothing is appended.
+    ``event_id`` names the request: the second time it gets the answer of the first, and nothing is appended. A
+    ``note`` is sealed for it, the same to the same bytes, so what was asked is compared without opening anything.
+
+    Raises:
+        ErasedUserError: the user was erased.
+        ReusedKeyError: ``event_id`` named another request.
     """
+    request_id = event_id or new_event_id()
+    sealed = await subject_keys.seal(conn, user_id, request_id, "note", note)
     job_id = correlation.job_id(user_id, album.target)
     stream = correlation.stream_of(job_id)
     keys = [correlation_keys.of_names(correlation.derived_target(album.artist, album.title))]
@@ -88,10 +111,11 @@ async def request(
         target_is_derived=album.mbid is None,
         origin="user",
         correlation_id=correlation_id,
+        note=sealed,
     )
     if event_id is not None and (recorded := await event_store.read_event(conn, event_id)):
         return await _answered(conn, recorded, asked), 0
-    facts = _facts(decide(row.state, asked), correlation_id=correlation_id, event_id=event_id or new_event_id())
+    facts = _facts(decide(row.state, asked), correlation_id=correlation_id, event_id=request_id)
     row = await projector.decide(conn, PROJECTION, row, facts)
     await correlation_keys.add(conn, stream, keys, known=found)
     requested = Requested(id=job_id, status=row.state.status, duplicate=duplicate, event_id=facts[0].event_id)

@@ -5,6 +5,7 @@ job can be read when it is given.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
@@ -12,6 +13,7 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
+from kima_stream.database import Connection
 from kima_stream.errors import NotFoundError, UserFacingError
 from kima_stream.http import download_requests, event_views, user_requests
 from kima_stream.http.download_requests import Requested
@@ -20,7 +22,9 @@ from kima_stream.http.routes import USER, Call, Nothing, Route, json_response
 from kima_stream.projector import Row
 from kima_stream.read_models import download_jobs
 from kima_stream.read_models.download_jobs import Cursor, Filter
+from kima_stream.settings import subject_keys
 from kima_stream.settings.api_keys import Principal
+from kima_stream.settings.subject_keys import PlainText, Reader
 from projections import correlation
 from projections.correlation import Album
 from projections.download_job import Download, DownloadJob
@@ -29,15 +33,20 @@ MAX_PAGE: Final = 200
 _NO_SUCH_JOB: Final = "There is no such download job."
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
+Note = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 Shown = Literal["requested", "searching", "downloading", "importing", "completed", "failed", "cancelled"]
 
 
 class NewDownload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An album; ``mbid`` is its MusicBrainz release group, without it the names decide."""
+    """An album; ``mbid`` is its MusicBrainz release group, without it the names decide.
+
+    ``note`` is for people, unreadable once its user is erased; the names are those of a published work and stay.
+    """
 
     artist: Name
     album: Name
     mbid: UUID | None = None
+    note: Note | None = None
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +67,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     files: int
     downloads: tuple[Download, ...]
+    note: str | None
     correlation_id: str
     version: int
     created_at: datetime
@@ -97,7 +107,12 @@ async def request_download(call: Call[Nothing, NewDownload]) -> web.Response:
     user_id = call.user.user_id
     event_id = user_requests.event_id(call.request, user_id=user_id, route="/api/downloads")
     requested, _ = await download_requests.decided(
-        call.door.pool, album, user_id=user_id, correlation_id=call.correlation_id, event_id=event_id
+        call.door.pool,
+        album,
+        user_id=user_id,
+        correlation_id=call.correlation_id,
+        event_id=event_id,
+        note=None if wanted.note is None else PlainText(wanted.note, call.door.settings_store.sources.roots),
     )
     call.door.wake_publisher()
     headers = {"Location": f"{call.request.path.rstrip('/')}/{requested.id}"}
@@ -124,9 +139,10 @@ async def list_downloads(call: Call[JobQuery, Nothing]) -> web.Response:
     )
     async with call.door.pool.acquire() as conn:
         rows = await download_jobs.list_page(conn, which, limit=query.limit + 1, after=_cursor(query.after))
-    page = rows[: query.limit]
+        page = rows[: query.limit]
+        reader = await _reader(call, conn, page)
     following = _encode(page[-1]) if len(rows) > len(page) else None
-    return json_response(JobPage(tuple(_view(row) for row in page), following))
+    return json_response(JobPage(tuple(_view(row, reader) for row in page), following))
 
 
 async def show_download(call: Call[Nothing, Nothing]) -> web.Response:
@@ -135,7 +151,9 @@ async def show_download(call: Call[Nothing, Nothing]) -> web.Response:
     etag = f'"{row.version}"'
     if etag in call.request.headers.get("If-None-Match", ""):
         return web.Response(status=304, headers={"ETag": etag})
-    return json_response(_view(row), headers={"ETag": etag})
+    async with call.door.pool.acquire() as conn:
+        reader = await _reader(call, conn, [row])
+    return json_response(_view(row, reader), headers={"ETag": etag})
 
 
 async def show_history(call: Call[HistoryQuery, Nothing]) -> web.Response:
@@ -163,7 +181,12 @@ def _may_see(user: Principal, job: DownloadJob) -> bool:
     return user.role == "admin" or job.user_id == user.user_id
 
 
-def _view(row: Row[DownloadJob]) -> JobView:
+async def _reader(call: Call[Any, Nothing], conn: Connection, rows: Sequence[Row[DownloadJob]]) -> Reader:
+    """Return what opens the notes of ``rows``."""
+    return await subject_keys.reader(conn, call.door.settings_store.sources.roots, [row.state.note for row in rows])
+
+
+def _view(row: Row[DownloadJob], reader: Reader) -> JobView:
     job = row.state
     return JobView(
         id=job.job_id,
@@ -181,6 +204,7 @@ def _view(row: Row[DownloadJob]) -> JobView:
         requests=job.requests,
         files=sum(map(len, job.track_file_ids.values())),
         downloads=job.downloads,
+        note=reader.show("note", job.note),
         correlation_id=job.correlation_id,
         version=row.version,
         created_at=row.created_at,
