@@ -34,6 +34,7 @@ _COMMANDS: Final = {
     "groups": "groups",
     "dead-letters": "dead_letters",
     "keys": "keys",
+    "erase": "erase",
     "doctor": "doctor",
     "healthcheck": "healthcheck",
 }

@@ -14,6 +14,7 @@ from kima_stream.http import (
     settings,
     submissions,
     trace,
+    users,
     webhooks,
 )
 from kima_stream.http.routes import AnyRoute
@@ -28,6 +29,7 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
     *audit.ROUTES,
     *health.ROUTES,
     *keys.ROUTES,
+    *users.ROUTES,
     *settings.ROUTES,
     *openapi.ROUTES,
     *page.ROUTES,
