@@ -55,10 +55,10 @@ class Kind(Generic[T_co]):
         object.__setattr__(self, "decoder", msgspec.json.Decoder(self.type | None))
 
 
-class Cache:
-    """A few verbs on Redis that never fail; without a URL every look is a miss."""
+class Copies:
+    """A few verbs on Redis that never fail; without a URL, and while Redis is away, there is no copy."""
 
-    def __init__(self, url: str | None) -> None:
+    def __init__(self, url: str | None = None) -> None:
         """Connect lazily."""
         self._redis = (
             None
@@ -72,7 +72,6 @@ class Cache:
                 client_name="kima-stream-cache",
             )
         )
-        self._loading: dict[str, asyncio.Task[Any]] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -80,6 +79,37 @@ class Cache:
     async def __aexit__(self, *exc_info: object) -> None:
         if self._redis is not None:
             await self._redis.aclose()
+
+    async def get(self, key: str) -> bytes | None:
+        """Return what is kept under ``key``."""
+        found = await self._do("get", lambda client: client.get(key))
+        return found if isinstance(found, bytes) else None
+
+    async def put(self, key: str, value: bytes, *, seconds: int) -> None:
+        """Keep ``value`` for so many seconds."""
+        await self._do("set", lambda client: client.set(key, value, ex=seconds))
+
+    async def drop(self, key: str) -> None:
+        """Keep nothing under ``key``."""
+        await self._do("delete", lambda client: client.delete(key))
+
+    async def _do(self, operation: str, work: "Callable[[redis_client.Redis], Awaitable[object]]") -> object:
+        if self._redis is None:
+            return None
+        try:
+            return await work(self._redis)
+        except (RedisError, OSError, TimeoutError) as error:
+            log.warning("cache_away", operation=operation, error_type=type(error).__name__)
+            return None
+
+
+class Cache:
+    """Values through ``Copies``: looked up, or else loaded and kept."""
+
+    def __init__(self, copies: Copies) -> None:
+        """Keep what is loaded in ``copies``."""
+        self._copies = copies
+        self._loading: dict[str, asyncio.Task[Any]] = {}
 
     async def through(
         self, kind: Kind[T], name: str, load: Callable[[], Awaitable[T | None]], *, seconds: int | None = None
@@ -117,12 +147,12 @@ class Cache:
     async def forget(self, kind: Kind[T], name: str) -> None:
         """Drop what is kept under ``name``."""
         metrics.cache_operations.labels(cache_name=kind.name, operation="delete").inc()
-        await self._do("delete", kind, lambda client: client.delete(_key(kind, name)))
+        await self._copies.drop(_key(kind, name))
 
     async def _get(self, kind: Kind[T], key: str) -> tuple[bool, T | None]:
         metrics.cache_operations.labels(cache_name=kind.name, operation="get").inc()
-        kept = await self._do("get", kind, lambda client: client.get(key))
-        if isinstance(kept, bytes):
+        kept = await self._copies.get(key)
+        if kept is not None:
             try:
                 value = kind.decoder.decode(kept)
             except msgspec.DecodeError:  # an older version wrote it
@@ -140,18 +170,7 @@ class Cache:
         if not good or len(encoded) > MAX_VALUE_BYTES:
             return
         metrics.cache_operations.labels(cache_name=kind.name, operation="set").inc()
-        await self._do("set", kind, lambda client: client.set(key, encoded, ex=good))
-
-    async def _do(
-        self, operation: str, kind: Kind[T], work: "Callable[[redis_client.Redis], Awaitable[object]]"
-    ) -> object:
-        if self._redis is None:
-            return None
-        try:
-            return await work(self._redis)
-        except (RedisError, OSError, TimeoutError) as error:
-            log.warning("cache_away", cache=kind.name, operation=operation, error_type=type(error).__name__)
-            return None
+        await self._copies.put(key, encoded, seconds=good)
 
 
 def _key(kind: Kind[T], name: str) -> str:

@@ -114,8 +114,11 @@ async def pool(dsn: str, role: str, *, max_size: int = 10, idle_seconds: float =
 
 def event_stream(settings: Settings, url: str) -> EventStream:
     """Return the connections to Redis; they are made when first used."""
-    return EventStream(url.replace("valkey", "redis", 1) if url.startswith("valkey") else url,
-                       max_entries=settings.redis_max_entries)  # fmt: skip
+    return EventStream(_redis_scheme(url), max_entries=settings.redis_max_entries)
+
+
+def _redis_scheme(url: str) -> str:
+    return url.replace("valkey", "redis", 1) if url.startswith("valkey") else url
 
 
 def consumer_groups(names: Sequence[str] = ()) -> list[ConsumerGroup]:
@@ -164,15 +167,19 @@ async def door(
     *,
     port: int,
     routes: Sequence[AnyRoute] = table.ROUTES,
+    redis_url: str | None = None,
     wake_publisher: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[int]:
-    """Open the front door and yield its port.
+    """Open the front door and yield its port; ``redis_url`` where it is not the configured one.
 
     Raises:
         ConfigurationError: the port is taken; by whom, where the system tells.
     """
     ping = stream.ping if stream is not None else None
-    async with app.opened(settings, connections, ping_redis=ping, wake_publisher=wake_publisher) as opened:
+    url = redis_url or settings.redis_url
+    async with app.opened(
+        settings, connections, redis_url=url and _redis_scheme(url), ping_redis=ping, wake_publisher=wake_publisher
+    ) as opened:
         try:
             async with server.serving(app.build(opened, routes), host=settings.host, port=port) as taken:
                 yield taken

@@ -113,6 +113,10 @@ WEBHOOK_EVENT_RETENTION_DAYS: Final = _bound(
 DISCOVERY_BATCH_RETENTION_DAYS: Final = _bound(
     "discoveryBatchRetentionDays", 60, _Days, "Ended discovery batches are kept so long."
 )
+LIBRARY_SCAN_URL: Final[Definition[str | None]] = Definition(
+    key="libraryScanUrl", default=None, type=str, is_secret=True, check=kinds.http_url,
+    doc="Address that is posted to when Soulseek brought an album, e.g. the music server's scan; it may hold a key.",
+)  # fmt: skip
 NOTIFICATION_URLS: Final[Definition[tuple[str, ...]]] = Definition(
     key="notificationUrls", default=(), type=list[str], is_secret=True, check=kinds.any_urls,
     doc="Apprise URLs to tell what ended; blanks between them.",

@@ -8,7 +8,7 @@ import pytest
 import redis.asyncio as redis_client
 from prometheus_client import REGISTRY
 
-from kima_stream.cache import Cache, Kind
+from kima_stream.cache import Cache, Copies, Kind
 from kima_stream.embedded.valkey import Valkey
 
 
@@ -39,8 +39,8 @@ class Source:
 @pytest.fixture
 async def cache(redis_url: str) -> AsyncIterator[Cache]:
     """A cache on an empty database."""
-    async with Cache(redis_url) as opened:
-        yield opened
+    async with Copies(redis_url) as copies:
+        yield Cache(copies)
 
 
 def counted(name: str, **labels: str) -> float:
@@ -104,13 +104,14 @@ async def test_the_figures_are_exact(cache: Cache) -> None:
 async def test_without_redis_the_answer_is_loaded_each_time(valkey: Valkey) -> None:
     """Redis that goes away is a miss, not a failure; so is none at all."""
     source = Source(Answer(5))
-    async with Cache(valkey.url) as cache:
+    async with Copies(valkey.url) as copies:
+        cache = Cache(copies)
         await cache.through(KIND, "away", source.load)
         await valkey.kill()
         assert await cache.through(KIND, "away", source.load) == Answer(5)
-    async with Cache(None) as none:
-        assert await none.through(KIND, "away", source.load) == Answer(5)
-        await none.forget(KIND, "away")
+    none = Cache(Copies())
+    assert await none.through(KIND, "away", source.load) == Answer(5)
+    await none.forget(KIND, "away")
 
     assert source.asked == 3
 
