@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import msgspec
 
 from kima_stream.database import Pool
 from kima_stream.http import app, connection, requests, server
@@ -65,7 +66,9 @@ async def opened(
 ) -> AsyncIterator[OpenDoor]:
     """Open a door on a free port of 127.0.0.1; leaving stops it gracefully."""
     key = await make_key(pool)
-    settings = settings or Settings(secret_key=ROOT)
+    settings = settings or Settings()
+    if settings.secret_key is None:
+        settings = msgspec.structs.replace(settings, secret_key=ROOT)
     async with (
         app.opened(settings, pool, redis_url=settings.redis_url, ping_redis=ping_redis) as door,
         server.serving(

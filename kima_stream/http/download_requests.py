@@ -93,7 +93,7 @@ async def request(
         ReusedKeyError: ``event_id`` named another request.
     """
     request_id = event_id or new_event_id()
-    sealed = await subject_keys.seal(conn, user_id, request_id, "note", note)
+    sealed = await subject_keys.seal_any(conn, user_id, request_id, "note", note)
     job_id = correlation.job_id(user_id, album.target)
     stream = correlation.stream_of(job_id)
     keys = [correlation_keys.of_names(correlation.derived_target(album.artist, album.title))]

@@ -31,20 +31,23 @@ class PlainText(NamedTuple):
         return f"PlainText({len(self.text)} characters)"
 
 
-async def seal(conn: Connection, subject: str, event_id: UUID, field: str, plain: PlainText | None) -> str | None:
-    """Return what ``subject`` typed, sealed for the ``field`` of an event; None when there is nothing to seal.
-
-    Inside a transaction the key outlives it. A subject that was erased is refused in either case.
+async def seal(conn: Connection, subject: str, event_id: UUID, field: str, plain: PlainText) -> str:
+    """Return what ``subject`` typed, sealed for the ``field`` of an event; inside a transaction the key outlives it.
 
     Raises:
         ErasedUserError: there is nobody of this id any more.
         ConfigurationError, SealError: their key cannot be opened.
     """
-    if plain is None:
-        if await conn.fetchval(_IS_ERASED, subject):
-            raise ErasedUserError
-        return None
     return (await lock(conn, plain.roots, subject)).seal(event_id, field, plain.text)
+
+
+async def seal_any(conn: Connection, subject: str, event_id: UUID, field: str, plain: PlainText | None) -> str | None:
+    """Return what ``seal`` does, None when there is nothing to seal; who was erased is refused in either case."""
+    if plain is not None:
+        return await seal(conn, subject, event_id, field, plain)
+    if await conn.fetchval(_IS_ERASED, subject):
+        raise ErasedUserError
+    return None
 
 
 _IS_ERASED: Final = "SELECT erased_at IS NOT NULL FROM subject_keys WHERE subject = $1"

@@ -4,8 +4,10 @@ from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
 import pytest
+import redis.asyncio as redis_client
 
 from kima_stream.database import Connection, Pool
+from kima_stream.read_models import search_sessions
 from kima_stream.settings.config import Settings
 from tests import front_door
 from tests.front_door import OpenDoor
@@ -128,6 +130,33 @@ async def test_a_request_sent_again_is_compared_without_being_opened(door: OpenD
     assert await conn.fetchval("SELECT count(*) FROM events") == before
 
 
+async def test_a_query_is_shown_to_its_user_and_is_stored_sealed(pool: Pool, conn: Connection, redis_url: str) -> None:
+    """In Postgres and in the copy in Redis; who makes the search opens it, until nobody can."""
+    environment = {"soulseekUsername": "kima", "soulseekPassword": "secret-enough"}
+    settings = Settings(redis_url=redis_url, environment=environment)
+    async with front_door.opened(pool, settings=settings) as door:
+        key, user_id = await make_user(door)
+        body = {"query": "tante käthes lied"}
+        status, started = await call(door, "POST", "/api/searches", body, X_Api_Key=key)
+        assert status == 202
+        _, session = await call(door, "GET", f"/api/searches/{started['id']}", X_Api_Key=key)
+        assert session["query"] == body["query"]
+        stored = str(await conn.fetch("SELECT s::text FROM search_sessions AS s UNION SELECT e::text FROM events AS e"))
+        async with redis_client.Redis.from_url(redis_url, protocol=3) as client:
+            kept = await client.get(f"kima:session:{started['id']}")
+        assert isinstance(kept, bytes)
+        assert "kima1." in stored
+        assert b"kima1." in kept
+        for text in ("käthe", "k\\u00e4the", "lied"):
+            assert text not in stored
+            assert text.encode() not in kept
+        stream, roots = search_sessions.stream_of(UUID(str(started["id"]))), door.door.settings_store.sources.roots
+        assert await search_sessions.query_of(pool, roots, stream) == body["query"]
+
+        await call(door, "POST", f"/api/users/{user_id}/erase")
+        assert await search_sessions.query_of(pool, roots, stream) is None
+
+
 async def test_erased_is_said_wherever_a_text_was(door: OpenDoor, conn: Connection) -> None:
     """Jobs stay, to be found as before; what their user said and was called is gone, and their keys open nothing."""
     key, user_id = await make_user(door)
@@ -154,12 +183,14 @@ async def test_erased_is_said_wherever_a_text_was(door: OpenDoor, conn: Connecti
 async def test_a_request_under_way_learns_that_its_user_is_gone(door: OpenDoor, pool: Pool) -> None:
     """Another process does not know yet that the key is revoked: the answer is clear, and nothing is stored."""
     key, user_id = await make_user(door)
-    async with front_door.opened(pool) as other:
+    settings = Settings(environment={"soulseekUsername": "kima", "soulseekPassword": "secret-enough"})
+    async with front_door.opened(pool, settings=settings) as other:
         assert (await ask(other, key))[0] == 202
         await call(door, "POST", f"/api/users/{user_id}/erase")
         before = await pool.fetchval("SELECT count(*) FROM events")
-        for note in (NOTE, None):
-            status, problem = await ask(other, key, note)
+        asked = [("/api/downloads", {**TIDEWATER, "note": note}) for note in (NOTE, None)]
+        for path, body in (*asked, ("/api/searches", {"query": "tidewater"})):
+            status, problem = await call(other, "POST", path, body, X_Api_Key=key)
             assert (status, problem["code"]) == (409, "user_erased")
         other.door.keys.forget()
         assert (await ask(other, key))[0] == 401

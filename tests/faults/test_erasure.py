@@ -39,11 +39,13 @@ class Person:
     number: int
     name: str
     note: str
+    query: str
     address: str
     is_erased: bool
     key: str = ""
     user_id: str = ""
     job_id: str = ""
+    session_id: str = ""
 
 
 def a_person(number: int, rng: random.Random) -> Person:
@@ -51,7 +53,8 @@ def a_person(number: int, rng: random.Random) -> Person:
     is_erased = number % 2 == 0
     mark, token = GONE if is_erased else KEPT, rng.randbytes(6).hex()
     address = f"203.0.{113 if is_erased else 114}.{number % 250}"
-    return Person(number, f"{token} {mark}", f'"{mark}" ♥ {token}\n\t{mark}', address, is_erased)
+    note, query = f'"{mark}" ♥ {token}\n\t{mark}', f"{mark} {token}"
+    return Person(number, f"{token} {mark}", note, query, address, is_erased)
 
 
 class Doors:
@@ -92,6 +95,9 @@ async def opened(postgres: Postgres, valkey: Valkey, folder: Path) -> AsyncItera
         "KIMA_SECRET_KEY": ROOT,
         "KIMA_DATA_DIR": str(folder),
         "KIMA_TRUSTED_PROXIES": "127.0.0.1",
+        "KIMA_SOULSEEK_USERNAME": "kima",
+        "KIMA_SOULSEEK_PASSWORD": "secret-enough",
+        "KIMA_SOULSEEK_SERVER": "127.0.0.1:1",  # nobody is there: what is searched for waits
         "KIMA_LOG_FORMAT": "json",
         "KIMA_LOG_LEVEL": "debug",
     }
@@ -128,7 +134,7 @@ async def many(persons: Sequence[Person], work: Callable[[Person], Any]) -> None
 
 
 async def live(doors: Doors, person: Person) -> None:
-    """Come, and ask for an album twice, at one door and the other."""
+    """Come, and ask for an album twice, at one door and the other, and look for something in Soulseek."""
     status, made = await doors.call(person.number, "POST", "/api/keys", {"name": person.name, "role": "user"})
     assert status == 201
     person.key, person.user_id = made["key"], made["user_id"]
@@ -143,6 +149,17 @@ async def live(doors: Doors, person: Person) -> None:
     first, again = [await eventually(lambda door=door: asked(door)) for door in (person.number, person.number + 1)]  # type: ignore[misc]
     assert first == again
     person.job_id = first["id"]
+    status, started = await doors.call(person.number, "POST", "/api/searches", {"query": person.query}, person.key)
+    assert status == 202
+    person.session_id = started["id"]
+    await read_session(doors, person)  # which leaves a copy in Redis
+
+
+async def read_session(doors: Doors, person: Person) -> None:
+    """Look for what came, at the other door."""
+    path = f"/api/searches/{person.session_id}"
+    status, session = await doors.call(person.number + 1, "GET", path, key=person.key)
+    assert (status, session["query"]) == (200, person.query)
 
 
 async def erase(doors: Doors, person: Person) -> None:
@@ -194,6 +211,7 @@ async def check_living(doors: Doors, living: Sequence[Person]) -> None:
     async def read(person: Person) -> None:
         status, job = await doors.call(person.number, "GET", f"/api/downloads/{person.job_id}", key=person.key)
         assert (status, job["note"]) == (200, person.note)
+        await read_session(doors, person)
 
     await many(living, read)
     names: dict[str, str] = {}
@@ -275,6 +293,8 @@ def check_places(stored: Sequence[tuple[str, bytes]]) -> None:
     artist = Search([ARTIST])
     found = {place for place, content in stored if artist.count(content)}
     assert {"events.data", "download_jobs.state", "download_jobs.artist", "kima:events:{download_job}"} <= found
+    assert {place for place, _ in stored} >= {"search_sessions.state", "kima:events:{search_session}"}
+    assert any(place.startswith("kima:session:") for place, _ in stored)
     for part in ("/pg_wal/", "/base/"):
         assert any(part in place for place in found), part
     assert any(place.endswith("0.log") for place, _ in stored)
