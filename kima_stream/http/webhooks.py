@@ -22,6 +22,7 @@ from kima_stream.group_commit import Receipt
 from kima_stream.http.routes import WEBHOOK, Call, Method, Nothing, Route, json_response
 from kima_stream.integrations import lidarr_webhooks, slskd_webhooks
 from kima_stream.integrations.received import Received
+from kima_stream.read_models import users
 
 MAX_USER_AGENT: Final = 256
 
@@ -64,7 +65,8 @@ async def receive_slskd(call: Call[Nothing, Nothing]) -> web.Response:
 
 async def verify(call: Call[Nothing, Nothing]) -> web.Response:
     """Say that the key is good, for a sender that wants to know before it sends."""
-    return json_response(Verified(status="ok", name=call.user.name, role=call.user.role))
+    name = await users.shown_name(call.door.pool, call.door.settings_store.sources.roots, call.user.name)
+    return json_response(Verified(status="ok", name=name, role=call.user.role))
 
 
 async def _receive(call: Call[Nothing, Nothing], receive: Callable[[bytes], Received], namespace: UUID) -> web.Response:
