@@ -45,9 +45,8 @@ async def _up(loaded: Settings, claim: homes.Claim, *, as_json: bool) -> None:
         name = parts.holder()
         groups = parts.consumer_groups()
         connections = await stack.enter_async_context(parts.pool(dsn, "serve"))
-        workers = await stack.enter_async_context(
-            parts.pool(dsn, "consume", max_size=4 + 3 * len(groups) + 2 * outside.CONNECTIONS)
-        )
+        size = 4 + 3 * len(groups) + 2 * outside.CONNECTIONS
+        workers = await stack.enter_async_context(parts.pool(dsn, "consume", max_size=size))
         stream = await stack.enter_async_context(parts.event_stream(loaded, url))
         publisher = await stack.enter_async_context(parts.publisher(dsn, stream, name=name))
         async with connections.acquire() as conn:
@@ -61,14 +60,9 @@ async def _up(loaded: Settings, claim: homes.Claim, *, as_json: bool) -> None:
         await stack.enter_async_context(outside.calls(workers, store, name=name, wake_publisher=publisher.wake.set))
         await stack.enter_async_context(outside.looks(workers, store, name=name))
         await stack.enter_async_context(together(*roles))
+        wake = publisher.wake.set
         door = parts.door(
-            loaded,
-            connections,
-            stream,
-            port=loaded.port,
-            redis_url=url,
-            wake_publisher=publisher.wake.set,
-            store=store,
+            loaded, connections, stream, port=loaded.port, redis_url=url, wake_publisher=wake, store=store
         )
         port = await stack.enter_async_context(door)
         page = f"http://{parts.reachable_host(loaded.host)}:{port}{loaded.url_base}/"

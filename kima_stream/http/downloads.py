@@ -128,7 +128,7 @@ async def _policy(call: Call[Any, Any]) -> Policy:
     Raises:
         ConfigurationError: a setting cannot be used; nothing is recorded.
     """
-    return policy_of(await call.door.settings_store.refresh())
+    return policy_of(await call.door.settings_store.fresh())
 
 
 def _accepted(call: Call[Any, Any], requested: Requested, *, location: str) -> web.Response:

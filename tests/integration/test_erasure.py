@@ -286,7 +286,7 @@ async def test_rotation_wraps_the_keys_of_persons_anew(conn: Connection, tmp_pat
     data = await conn.fetch("SELECT data FROM events WHERE category <> 'settings' ORDER BY id")
     moving = Sources(environment={}, roots=Roots(given=OTHER_ROOT, previous=ROOT, data_dir=tmp_path))
 
-    key_id = await settings.rotate_key(conn, moving, by="admin")
+    key_id = (await settings.rotate_key(conn, moving, by="admin")).key_id
 
     now = await conn.fetchval("SELECT wrapped FROM subject_keys")
     assert (now != wrapped, now.split(".")[1]) == (True, key_id)
