@@ -52,15 +52,15 @@ async def _up(loaded: Settings, claim: homes.Claim, *, as_json: bool) -> None:
         async with connections.acquire() as conn:
             key_file = await api_keys.ensure_admin(conn, given=loaded.api_key, data_dir=loaded.data_dir)
         store = await stack.enter_async_context(parts.settings_store(loaded, connections))
+        wake = publisher.wake.set
         roles = (
             publisher.run,
             *parts.subscriptions(groups, workers, stream, slot=0),
             *parts.reconcilers(groups, workers, stream, name=name),
         )
-        await stack.enter_async_context(outside.calls(workers, store, name=name, wake_publisher=publisher.wake.set))
+        await stack.enter_async_context(outside.calls(workers, store, name=name, wake_publisher=wake))
         await stack.enter_async_context(outside.looks(workers, store, name=name))
         await stack.enter_async_context(together(*roles))
-        wake = publisher.wake.set
         door = parts.door(
             loaded, connections, stream, port=loaded.port, redis_url=url, wake_publisher=wake, store=store
         )
