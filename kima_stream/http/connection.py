@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.web_request import BaseRequest
 
-from kima_stream.errors import UserFacingError
 from kima_stream.http import correlation, problems
+from kima_stream.http.protection import PROTECTION
 
 HEAD_SECONDS: Final = 10.0
 UNREAD_SECONDS: Final = 60.0  # for how long a client may take nothing of what we send
@@ -26,19 +26,7 @@ MAX_LINE_BYTES: Final = 8_190  # the request line, with the path and the query
 MAX_FIELD_BYTES: Final = 8_190  # one header
 MAX_HEADERS: Final = 128
 
-# A page of ours says more; an API answer must never run, frame or refer to anything.
-PROTECTION: Final[Mapping[str, str]] = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    "Referrer-Policy": "no-referrer",
-    "Server": "kima-stream",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
-
-Handler: TypeAlias = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
+Answer: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 log = structlog.get_logger(__name__)
 
@@ -144,29 +132,21 @@ class Server(web.Server):
             transport.abort()
 
 
-def _expecting_nothing_odd(handle: Handler) -> Handler:
-    """Refuse what nobody can expect; aiohttp would repeat the header's bytes, which need not be text."""
-
-    async def handled(request: BaseRequest) -> web.StreamResponse:
-        if request.headers.get(hdrs.EXPECT, "").lower() not in ("", "100-continue"):
-            raise UserFacingError("Only 100-continue can be expected.", status=417, code="expectation_failed")
-        return await handle(request)
-
-    return handled
-
-
 class Runner(web.AppRunner):
-    """aiohttp's runner, with our connections."""
+    """aiohttp's runner, with our connections and our entrance."""
 
-    def __init__(self, app: web.Application, *, head_seconds: float, **options: Any) -> None:  # noqa: ANN401 - aiohttp's
-        """Take the options of a connection."""
+    def __init__(self, app: web.Application, *, answer: Answer, head_seconds: float, **options: Any) -> None:  # noqa: ANN401 - aiohttp's
+        """Let ``answer`` answer in the place of ``app``; take the options of a connection."""
         super().__init__(app, **options)
+        self._answer = answer
         self._head_seconds = head_seconds
 
     async def _make_server(self) -> Server:
         made = await super()._make_server()
         server = Server(
-            _expecting_nothing_odd(made.request_handler), request_factory=made.request_factory, **self._kwargs
+            self._answer,  # type: ignore[arg-type]  # its factory makes a Request of each
+            request_factory=made.request_factory,
+            **self._kwargs,
         )
         server.head_seconds = self._head_seconds
         return server

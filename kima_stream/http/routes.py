@@ -15,6 +15,7 @@ from kima_stream.database import Pool
 from kima_stream.group_commit import GroupCommit
 from kima_stream.http.categories import Categories
 from kima_stream.http.feed import Feed
+from kima_stream.http.protection import protect
 from kima_stream.settings.api_keys import ApiKeys, Principal, Role
 from kima_stream.settings.config import Settings
 from kima_stream.settings.store import SettingsStore
@@ -76,6 +77,11 @@ class Call(Generic[Q, B]):
             raise TypeError(message)
         return self.principal
 
+    async def begin(self, response: web.StreamResponse) -> None:
+        """Begin to send a response that the handler writes piece by piece."""
+        protect(self.request, response)
+        await response.prepare(self.request)
+
     def parameter(self, name: str) -> str:
         """Return the part of the path named ``{name}``."""
         return self.request.match_info[name]
@@ -120,6 +126,8 @@ class Route(Generic[Q, B]):
 
 
 AnyRoute: TypeAlias = Route[Any, Any]  # a table holds routes of all parameter types
+
+ROUTE: Final = web.RequestKey("route", AnyRoute)  # of a request whose address is in the table
 
 ADMIN: Final[frozenset[Role]] = frozenset({"admin"})
 USER: Final[frozenset[Role]] = frozenset({"admin", "user"})

@@ -15,7 +15,7 @@ import structlog
 from aiohttp import web
 
 from kima_stream.errors import ConfigurationError
-from kima_stream.http.app import DRAINING
+from kima_stream.http.app import DRAINING, entrance_to
 from kima_stream.http.connection import (
     HEAD_SECONDS,
     LINGER_SECONDS,
@@ -54,6 +54,7 @@ async def serving(
     _allow_connections()
     runner = Runner(
         app,
+        answer=entrance_to(app),
         head_seconds=head_seconds,
         access_log=None,
         handle_signals=False,
