@@ -35,11 +35,11 @@ async def admit(
         RateLimitError: 429, too many requests, or too many wrong keys from this address.
         UserFacingError: 401 without any known key, 403 when none of them may do this.
     """
-    asked, address, refused = candidates(request), address_of(request), limits.policies.refused
-    is_suspect = limits.usage(refused, address).remaining == 0
+    asked, refused = candidates(request), limits.policies.refused
+    is_suspect = limits.is_exhausted(refused, lambda: address_of(request))
     principals = await keys.verify(filter(api_keys.is_made, asked) if is_suspect else asked)
     if asked and not principals:
-        limits.take(refused, address)
+        limits.take(refused, address_of(request))
     if principals and policy is not None:
         request[USAGE] = limits.take(policy, str(principals[0].key_id))
     return _choose(principals, roles)

@@ -8,8 +8,7 @@ import re
 from typing import Final
 
 from aiohttp import web
-
-from kima_stream.events import new_event_id
+from uuid_utils import uuid7
 
 HEADER: Final = "X-Correlation-Id"
 
@@ -20,8 +19,8 @@ _KEY: Final = web.RequestKey("correlation_id", str)
 
 def bind(request: web.Request) -> str:
     """Settle the id of ``request`` and return it."""
-    request[_KEY] = _given(request) or str(new_event_id())
-    return request[_KEY]
+    correlation_id = request[_KEY] = _given(request) or str(uuid7())
+    return correlation_id
 
 
 def of(request: web.Request) -> str:
@@ -30,8 +29,9 @@ def of(request: web.Request) -> str:
 
 
 def _given(request: web.Request) -> str | None:
-    given = request.headers.get(HEADER, "")
-    if _ID.fullmatch(given):
+    given = request.headers.get(HEADER)
+    if given is not None and _ID.fullmatch(given):
         return given
-    trace = _TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
+    parent = request.headers.get("traceparent")
+    trace = None if parent is None else _TRACEPARENT.fullmatch(parent)
     return trace[1] if trace and trace[1].strip("0") else None

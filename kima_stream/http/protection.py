@@ -4,21 +4,20 @@ from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import web
-from multidict import istr
 
 from kima_stream.http import correlation
 from kima_stream.http.limits import USAGE
 
 # A page of ours says more; an API answer must never run, frame or refer to anything.
 PROTECTION: Final[Mapping[str, str]] = {
-    istr("Content-Security-Policy"): "default-src 'none'; frame-ancestors 'none'",
-    istr("Cross-Origin-Opener-Policy"): "same-origin",
-    istr("Cross-Origin-Resource-Policy"): "same-origin",
-    istr("Permissions-Policy"): "camera=(), geolocation=(), microphone=()",
-    istr("Referrer-Policy"): "no-referrer",
-    istr("Server"): "kima-stream",
-    istr("X-Content-Type-Options"): "nosniff",
-    istr("X-Frame-Options"): "DENY",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Referrer-Policy": "no-referrer",
+    "Server": "kima-stream",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
 }
 
 

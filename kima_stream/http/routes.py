@@ -53,8 +53,7 @@ class Door:
 DOOR: Final = web.AppKey("door", Door)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Call(Generic[Q, B]):
+class Call(msgspec.Struct, Generic[Q, B], frozen=True, kw_only=True):
     """One request, after its key and its parameters were checked.
 
     ``principal`` is None only on routes without roles. ``raw`` is the body as received.

@@ -5,14 +5,16 @@ waits for the answer before it goes on. So whatever can be kept is kept with a 2
 nobody knows, and the work is done later by the consumers.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import cache, lru_cache
 from typing import Final
 from uuid import UUID
 
 import msgspec
 import structlog
 from aiohttp import web
+from prometheus_client import Counter, Histogram
 
 from kima_stream import event_store, metrics
 from kima_stream.database import Connection
@@ -24,6 +26,7 @@ from kima_stream.integrations import lidarr_webhooks, slskd_webhooks
 from kima_stream.integrations.received import Received
 
 MAX_USER_AGENT: Final = 256
+SENDERS: Final = 100  # whose metadata is made once and not with every webhook
 
 _LABEL: Final = web.RequestKey("webhook_label", str)
 _OUTCOME: Final = web.RequestKey("webhook_outcome", str)
@@ -82,21 +85,30 @@ async def _receive(call: Call[Nothing, Nothing], receive: Callable[[bytes], Rece
 
 async def _append(call: Call[Nothing, Nothing], received: Received, namespace: UUID) -> Receipt:
     """Append under the id of its round; nearly always the stream is new and it is the first."""
-
-    async def append(turn: int, expected_version: int | None = event_store.ANY) -> Receipt:
-        event_id = received.identify(namespace, round=turn)
-        event = received.new_event(event_id, metadata=_metadata(call.request), correlation_id=call.correlation_id)
-        return await call.door.commit.append(received.stream(event_id), [event], expected_version=expected_version)
-
     if not received.is_in_rounds:
-        return await append(0)
+        return await _append_in_round(0, call, received, namespace)
     with suppress(WrongExpectedVersionError):
-        receipt = await append(0, NO_STREAM)
+        receipt = await _append_in_round(0, call, received, namespace, expected_version=NO_STREAM)
         if not receipt.duplicate:
             return receipt
     async with call.door.pool.acquire() as conn:
         turn = await find_round(conn, received.stream(received.identify(namespace)), received.type)
-    return await append(turn)
+    return await _append_in_round(turn, call, received, namespace)
+
+
+def _append_in_round(
+    turn: int,
+    call: Call[Nothing, Nothing],
+    received: Received,
+    namespace: UUID,
+    *,
+    expected_version: int | None = event_store.ANY,
+) -> Awaitable[Receipt]:
+    event_id = received.identify(namespace, round=turn)
+    request = call.request
+    metadata = _metadata(request.path, request.headers.get("User-Agent", "")[:MAX_USER_AGENT])
+    event = received.new_event(event_id, metadata=metadata, correlation_id=call.correlation_id)
+    return call.door.commit.append(received.stream(event_id), [event], expected_version=expected_version)
 
 
 _FIND_ROUND: Final = """
@@ -119,11 +131,11 @@ async def find_round(conn: Connection, stream: str, type: str) -> int:  # noqa: 
     return int(row["failures"] if type == "lidarr.grab" else row["grabs_again"])
 
 
-def _metadata(request: web.Request) -> str:
-    user_agent = request.headers.get("User-Agent", "")[:MAX_USER_AGENT]
+@lru_cache(maxsize=SENDERS)
+def _metadata(path: str, user_agent: str) -> str:
     return msgspec.json.encode(
         _Metadata(
-            route=request.path.rstrip("/"),
+            route=path.rstrip("/"),
             user_agent=user_agent.encode("utf-8", "replace").decode() or None,
         )
     ).decode()
@@ -132,8 +144,17 @@ def _metadata(request: web.Request) -> str:
 def _observe(request: web.Request, status: int, seconds: float) -> None:
     label = request.get(_LABEL, metrics.OTHER)
     outcome = request.get(_OUTCOME) or _OUTCOMES.get(status, "rejected")
-    metrics.webhook_events.labels(event_type=label, status=outcome).inc()
-    metrics.webhook_processing_seconds.labels(event_type=label).observe(seconds)
+    webhooks, durations = _figures(label, outcome)
+    webhooks.inc()
+    durations.observe(seconds)
+
+
+@cache
+def _figures(label: str, outcome: str) -> tuple[Counter, Histogram]:
+    return (
+        metrics.webhook_events.labels(event_type=label, status=outcome),
+        metrics.webhook_processing_seconds.labels(event_type=label),
+    )
 
 
 _LIDARR_METHODS: Final[tuple[Method, ...]] = ("POST", "PUT")

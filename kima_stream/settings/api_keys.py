@@ -33,6 +33,7 @@ KEY_BYTES: Final = 32
 KEY_FILE: Final = "api_key"  # in the data directory, mode 0600: the first admin key, when none was given
 MAX_AGE_SECONDS: Final = 1.0  # a revoke is effective within this
 MISS_AGE_SECONDS: Final = 0.05  # a key that is not known yet may be new: look again, but not at any rate
+MAX_FOUND: Final = 1_000  # senders of a second that are known without looking at all keys again
 USED_EVERY_SECONDS: Final = 60.0  # how often last_used_at is written at most
 _MADE: Final = re.compile(rb"kima_[0-9a-f]{64}")
 
@@ -158,6 +159,7 @@ class ApiKeys:
         self._pool = pool
         self._clock = clock
         self._keys: dict[bytes, Principal] = {}
+        self._found: dict[tuple[bytes, ...], tuple[Principal, ...]] = {}  # among _keys
         self._read_at = float("-inf")
         self._forgotten_at = float("-inf")
         self._reading: asyncio.Task[None] | None = None
@@ -169,12 +171,17 @@ class ApiKeys:
         Raises:
             OSError, asyncpg.PostgresError: the keys are too old and Postgres is away: answer 503.
         """
-        hashes = [_hash(candidate) for candidate in candidates]
+        asked = tuple(candidates)
         await self._refresh(MAX_AGE_SECONDS)
+        if found := self._found.get(asked):
+            return found  # the same keys were looked up among the same rows
+        hashes = [_hash(candidate) for candidate in asked]
         found = self._find(hashes)
         if hashes and not found:
             await self._refresh(MISS_AGE_SECONDS)
             found = self._find(hashes)
+        if found and len(self._found) < MAX_FOUND:
+            self._found[asked] = found
         self._used.update(principal.key_id for principal in found)
         return found
 
@@ -219,6 +226,7 @@ class ApiKeys:
             row["key_hash"]: Principal(key_id=row["key_id"], name=row["name"], role=row["role"], user_id=row["user_id"])
             for row in rows
         }
+        self._found = {}
         self._read_at = began
 
 
