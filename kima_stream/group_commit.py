@@ -6,7 +6,7 @@ itself and never fails or tears its neighbours. Nobody is answered before the co
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 from uuid import UUID
 
@@ -77,7 +77,7 @@ class GroupCommit:
 
     def append(
         self, stream: str, events: Sequence[NewEvent], *, expected_version: int | None = ANY
-    ) -> Awaitable[Receipt]:
+    ) -> asyncio.Future[Receipt]:
         """Append ``events`` (at least one) to ``stream``, all or none; return once they are durable.
 
         Raises:

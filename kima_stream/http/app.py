@@ -18,6 +18,7 @@ from kima_stream.group_commit import GroupCommit
 from kima_stream.http import access, correlation, problems, requests
 from kima_stream.http.categories import Categories
 from kima_stream.http.entrance import Entrance, Handler
+from kima_stream.http.express import Express
 from kima_stream.http.feed import Feed
 from kima_stream.http.limits import LIMITS, USAGE, Limits, Policies, Policy, address_of
 from kima_stream.http.proxies import trusting
@@ -77,9 +78,9 @@ def build(
     app[LIMITS] = Limits(policies)
     app[requests.BODY_TIMEOUT] = body_seconds
     app[DRAINING] = asyncio.Event()
-    app[TABLE] = tuple(routes)
+    app[TABLE] = table = tuple(routes)
     app[PREPARED] = {}
-    for route in app[TABLE]:
+    for route in table:
         path = door.settings.url_base + route.path
         for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
             for address in (path,) if path.endswith("/") else (path, f"{path}/"):
@@ -93,6 +94,12 @@ def entrance_to(app: web.Application) -> Handler:
     entrance = Entrance(app._handle, app[DRAINING])  # noqa: SLF001 - what aiohttp's own runner calls
     proxies = app[DOOR].settings.trusted_proxies
     return partial(trusting(proxies), handler=entrance) if proxies else entrance
+
+
+def express_to(app: web.Application) -> Express:
+    """Return the short way to the webhooks of ``app``."""
+    table: tuple[AnyRoute, ...] = app[TABLE]
+    return Express(app[DOOR], app[LIMITS], table, app[DRAINING])
 
 
 def _endpoint(route: AnyRoute) -> Handler:

@@ -5,6 +5,7 @@ like an id is ignored, since it would end in logs and events.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import web
@@ -19,7 +20,7 @@ _KEY: Final = web.RequestKey("correlation_id", str)
 
 def bind(request: web.Request) -> str:
     """Settle the id of ``request`` and return it."""
-    correlation_id = request[_KEY] = _given(request) or str(uuid7())
+    correlation_id = request[_KEY] = choose(request.headers)
     return correlation_id
 
 
@@ -28,10 +29,11 @@ def of(request: web.Request) -> str:
     return request.get(_KEY) or bind(request)
 
 
-def _given(request: web.Request) -> str | None:
-    given = request.headers.get(HEADER)
+def choose(headers: Mapping[str, str]) -> str:
+    """Return the id that the caller gave, or a fresh one."""
+    given = headers.get(HEADER)
     if given is not None and _ID.fullmatch(given):
         return given
-    parent = request.headers.get("traceparent")
+    parent = headers.get("traceparent")
     trace = None if parent is None else _TRACEPARENT.fullmatch(parent)
-    return trace[1] if trace and trace[1].strip("0") else None
+    return trace[1] if trace and trace[1].strip("0") else str(uuid7())

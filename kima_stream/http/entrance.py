@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 import structlog
 from aiohttp import hdrs, web
 from prometheus_client import Counter, Histogram
+from structlog.typing import FilteringBoundLogger
 
 from kima_stream import metrics
 from kima_stream.errors import UserFacingError
@@ -53,18 +54,22 @@ class Entrance:
             protect(request, response)
         if self._draining.is_set() or response.status in _LAST:
             response.force_close()
-        self._count(request, response.status, perf_counter() - began)
+        route, seconds = request.get(ROUTE), perf_counter() - began
+        if route is None:
+            count(self._log, metrics.OTHER, metrics.OTHER, response.status, seconds)
+        else:
+            count(self._log, request.method, route.path, response.status, seconds)
+            if route.observe:
+                route.observe(request, response.status, seconds)
         return response
 
-    def _count(self, request: web.Request, status: int, seconds: float) -> None:
-        route = request.get(ROUTE)
-        path, method = (route.path, request.method) if route else (metrics.OTHER, metrics.OTHER)
-        requests, durations = _figures(method, path, status)
-        requests.inc()
-        durations.observe(seconds)
-        if route and route.observe:
-            route.observe(request, status, seconds)
-        self._log.debug("request_answered", method=request.method, route=path, status=status, seconds=round(seconds, 6))
+
+def count(log: FilteringBoundLogger, method: str, path: str, status: int, seconds: float, **context: str) -> None:
+    """Count an answer under the path of its route."""
+    requests, durations = _figures(method, path, status)
+    requests.inc()
+    durations.observe(seconds)
+    log.debug("request_answered", method=method, route=path, status=status, seconds=round(seconds, 6), **context)
 
 
 @cache

@@ -78,10 +78,14 @@ class Limits:
             raise RateLimitError(retry_after_seconds=usage.reset_seconds)
         return usage
 
+    def is_counting(self, policy: Policy) -> bool:
+        """Return whether anybody was counted lately, so that something may be used up."""
+        counted = self._counted.get(policy.name)
+        return counted is not None and time() < counted.until
+
     def is_exhausted(self, policy: Policy, who: Callable[[], str]) -> bool:
         """Return whether nothing is left; ``who`` is asked for only where anybody was counted lately."""
-        counted = self._counted.get(policy.name)
-        return counted is not None and time() < counted.until and counted.usage(policy, who()).remaining == 0
+        return self.is_counting(policy) and self._counted[policy.name].usage(policy, who()).remaining == 0
 
 
 class _Counted:

@@ -133,10 +133,13 @@ USER: Final[frozenset[Role]] = frozenset({"admin", "user"})
 WEBHOOK: Final[frozenset[Role]] = frozenset({"admin", "webhook"})
 
 
+JSON_HEADERS: Final[Mapping[str, str]] = {"Cache-Control": "no-store", "Content-Type": "application/json"}
+
+
 def json_response(value: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """Return ``value`` as JSON; a ``msgspec.Raw`` in it goes out byte for byte."""
     return web.Response(
         body=msgspec.json.encode(value),
         status=status,
-        headers={"Cache-Control": "no-store", **(headers or {}), "Content-Type": "application/json"},
+        headers=JSON_HEADERS if headers is None else {**JSON_HEADERS, **headers},
     )

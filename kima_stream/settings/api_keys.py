@@ -32,6 +32,7 @@ PREFIX: Final = "kima_"
 KEY_BYTES: Final = 32
 KEY_FILE: Final = "api_key"  # in the data directory, mode 0600: the first admin key, when none was given
 MAX_AGE_SECONDS: Final = 1.0  # a revoke is effective within this
+RENEW_SECONDS: Final = 0.5  # who is in use is read again before anybody has to wait for it
 MISS_AGE_SECONDS: Final = 0.05  # a key that is not known yet may be new: look again, but not at any rate
 MAX_FOUND: Final = 1_000  # senders of a second that are known without looking at all keys again
 USED_EVERY_SECONDS: Final = 60.0  # how often last_used_at is written at most
@@ -185,6 +186,12 @@ class ApiKeys:
         self._used.update(principal.key_id for principal in found)
         return found
 
+    def known(self, candidates: tuple[bytes, ...]) -> tuple[Principal, ...]:
+        """Return what ``verify`` would, if it has looked up the same in the last second; else nobody."""
+        if self._read_at < self._needed(RENEW_SECONDS):
+            _ = self._begin_reading()  # not awaited: what is known still holds
+        return self._found.get(candidates, ()) if self._read_at >= self._needed(MAX_AGE_SECONDS) else ()
+
     def forget(self) -> None:
         """Read the table again before the next answer: a key was made or revoked here."""
         self._forgotten_at = self._clock()
@@ -212,12 +219,19 @@ class ApiKeys:
 
     async def _refresh(self, max_age_seconds: float) -> None:
         """Return once the keys are those of a read that began at most ``max_age_seconds`` before this call."""
-        needed = max(self._clock() - max_age_seconds, self._forgotten_at)
+        needed = self._needed(max_age_seconds)
         while self._read_at < needed:
-            if self._reading is None or self._reading.done():
-                self._reading = asyncio.create_task(self._read())
             # Shielded: one caller that gives up must not fail those who wait with it.
-            await asyncio.shield(self._reading)
+            await asyncio.shield(self._begin_reading())
+
+    def _needed(self, max_age_seconds: float) -> float:
+        return max(self._clock() - max_age_seconds, self._forgotten_at)
+
+    def _begin_reading(self) -> "asyncio.Task[None]":
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read())
+            self._reading.add_done_callback(_heed)
+        return self._reading
 
     async def _read(self) -> None:
         began = self._clock()
@@ -228,6 +242,12 @@ class ApiKeys:
         }
         self._found = {}
         self._read_at = began
+
+
+def _heed(reading: "asyncio.Task[None]") -> None:
+    """Take note of a failure that nobody waited for: whoever needs the keys reads them again."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 def _hash(key: bytes) -> bytes:
