@@ -69,9 +69,9 @@ def _choose(principals: Sequence[Principal], roles: AbstractSet[Role]) -> Princi
 
 
 def is_known(headers: Headers, keys: ApiKeys, limits: Limits, roles: AbstractSet[Role]) -> bool:
-    """Return whether it is clear without looking anything up that ``admit`` would let the sender in.
+    """Return whether it is clear without waiting for anything that ``admit`` would let the sender in.
 
-    It is, where the same keys have opened the door in the last second and no address is suspect.
+    It is, where the keys were read within the last second and no address is suspect.
     """
     if limits.is_counting(limits.policies.refused):
         return False

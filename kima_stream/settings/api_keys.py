@@ -174,23 +174,17 @@ class ApiKeys:
         """
         asked = tuple(candidates)
         await self._refresh(MAX_AGE_SECONDS)
-        if found := self._found.get(asked):
-            return found  # the same keys were looked up among the same rows
-        hashes = [_hash(candidate) for candidate in asked]
-        found = self._find(hashes)
-        if hashes and not found:
+        found = self._find(asked)
+        if asked and not found:
             await self._refresh(MISS_AGE_SECONDS)
-            found = self._find(hashes)
-        if found and len(self._found) < MAX_FOUND:
-            self._found[asked] = found
-        self._used.update(principal.key_id for principal in found)
+            found = self._find(asked)
         return found
 
     def known(self, candidates: tuple[bytes, ...]) -> tuple[Principal, ...]:
-        """Return what ``verify`` would, if it has looked up the same in the last second; else nobody."""
+        """Return what ``verify`` would, as far as that needs no waiting; strangers may have to be looked up again."""
         if self._read_at < self._needed(RENEW_SECONDS):
             _ = self._begin_reading()  # not awaited: what is known still holds
-        return self._found.get(candidates, ()) if self._read_at >= self._needed(MAX_AGE_SECONDS) else ()
+        return self._find(candidates) if self._read_at >= self._needed(MAX_AGE_SECONDS) else ()
 
     def forget(self) -> None:
         """Read the table again before the next answer: a key was made or revoked here."""
@@ -211,11 +205,20 @@ class ApiKeys:
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 log.warning("key_use_not_written", error_type=type(error).__name__)
 
-    def _find(self, hashes: list[bytes]) -> tuple[Principal, ...]:
-        # Every known key is compared, in constant time: how long it takes says nothing about any of them.
-        return tuple(
-            principal for asked in hashes for known, principal in self._keys.items() if compare_digest(asked, known)
-        )
+    def _find(self, candidates: tuple[bytes, ...]) -> tuple[Principal, ...]:
+        found = self._found.get(candidates)
+        if found is None:
+            # Every known key is compared, in constant time: how long it takes says nothing about any of them.
+            found = tuple(
+                principal
+                for asked in map(_hash, candidates)
+                for known, principal in self._keys.items()
+                if compare_digest(asked, known)
+            )
+            self._used.update(principal.key_id for principal in found)
+            if found and len(self._found) < MAX_FOUND:
+                self._found[candidates] = found
+        return found
 
     async def _refresh(self, max_age_seconds: float) -> None:
         """Return once the keys are those of a read that began at most ``max_age_seconds`` before this call."""
