@@ -7,7 +7,8 @@ habit and UTF-8 by that of others, so both readings count.
 
 import binascii
 from base64 import b64decode
-from collections.abc import Iterator, Sequence, Set as AbstractSet
+from collections.abc import Sequence, Set as AbstractSet
+from contextlib import suppress
 from typing import Final, TypeAlias
 
 from aiohttp import hdrs, web
@@ -80,31 +81,28 @@ def is_known(headers: Headers, keys: ApiKeys, limits: Limits, roles: AbstractSet
 
 def candidates(headers: Headers) -> tuple[bytes, ...]:
     """Return the keys that a request may mean, each once, as UTF-8."""
-    found = (*_from_headers(headers), *_from_authorization(headers))
-    return tuple(dict.fromkeys(key for key in found if 0 < len(key) <= MAX_KEY_BYTES))[:MAX_KEYS]
-
-
-def _from_headers(headers: Headers) -> Iterator[bytes]:
+    found: dict[bytes, None] = {}  # a set that keeps its order
     for name in KEY_HEADERS:
         for value in headers.getall(name, ()):
-            yield from _readings(value.encode("utf-8", "surrogateescape"))
-
-
-def _from_authorization(headers: Headers) -> Iterator[bytes]:
+            _add_readings(found, value.encode("utf-8", "surrogateescape"))
     for value in headers.getall(hdrs.AUTHORIZATION, ()):
-        scheme, _, credentials = value.strip().partition(" ")
-        match scheme.lower():
-            case "bearer":
-                yield from _readings(credentials.strip().encode("utf-8", "surrogateescape"))
-            case "basic":
-                try:
-                    _, _, password = b64decode(credentials.strip(), validate=True).partition(b":")
-                except (binascii.Error, ValueError):
-                    continue
-                yield from _readings(password)
-            case _:
-                continue
+        _add_credentials(found, value)
+    return tuple(found)[:MAX_KEYS]
 
 
-def _readings(value: bytes) -> tuple[bytes, bytes]:
-    return value, value.decode("iso-8859-1").encode()
+def _add_credentials(found: dict[bytes, None], value: str) -> None:
+    scheme, _, credentials = value.strip().partition(" ")
+    scheme = scheme.lower()
+    if scheme == "bearer":
+        _add_readings(found, credentials.strip().encode("utf-8", "surrogateescape"))
+    elif scheme == "basic":
+        with suppress(binascii.Error, ValueError):
+            _, _, password = b64decode(credentials.strip(), validate=True).partition(b":")
+            _add_readings(found, password)
+
+
+def _add_readings(found: dict[bytes, None], value: bytes) -> None:
+    if 0 < len(value) <= MAX_KEY_BYTES:
+        found[value] = None
+        if not value.isascii():
+            found[value.decode("iso-8859-1").encode()] = None
