@@ -8,11 +8,14 @@ from pathlib import Path
 
 import aiohttp
 import msgspec
+from aiohttp import StreamReader, web
+from aiohttp.http_parser import RawRequestMessage
 
 from kima_stream.database import Pool
 from kima_stream.http import app, connection, requests, server
-from kima_stream.http.limits import Policies
-from kima_stream.http.routes import AnyRoute, Door
+from kima_stream.http.express import Express, Parcel
+from kima_stream.http.limits import LIMITS, Policies
+from kima_stream.http.routes import DOOR, AnyRoute, Door
 from kima_stream.http.table import ROUTES
 from kima_stream.settings import api_keys
 from kima_stream.settings.api_keys import Role
@@ -51,8 +54,30 @@ async def make_key(pool: Pool, role: Role = "admin") -> str:
         return (await api_keys.create(conn, name=f"a {role}", role=role, user_id=f"a {role}"))[0]
 
 
+class Watched(Express):
+    """A short way that counts who takes it."""
+
+    taken = 0
+
+    def accept(self, message: RawRequestMessage, payload: StreamReader) -> Parcel | None:
+        """Count those that are accepted."""
+        parcel = super().accept(message, payload)
+        self.taken += parcel is not None
+        return parcel
+
+
+def watched(application: web.Application) -> Watched:
+    """Return a short way to the webhooks of ``application`` that counts."""
+    return Watched(application[DOOR], application[LIMITS], ROUTES, application[app.DRAINING])
+
+
+def closed(application: web.Application) -> Express:
+    """Return a short way to nowhere: all webhooks go the long way."""
+    return Express(application[DOOR], application[LIMITS], (), application[app.DRAINING])
+
+
 @asynccontextmanager
-async def opened(
+async def opened(  # noqa: PLR0913 - what a test may want otherwise
     pool: Pool,
     *,
     settings: Settings | None = None,
@@ -63,6 +88,7 @@ async def opened(
     policies: Policies | None = None,
     body_seconds: float = requests.BODY_SECONDS,
     head_seconds: float = connection.HEAD_SECONDS,
+    express: Callable[[web.Application], Express] = app.express_to,
 ) -> AsyncIterator[OpenDoor]:
     """Open a door on a free port of 127.0.0.1; leaving stops it gracefully."""
     key = await make_key(pool)
@@ -72,11 +98,12 @@ async def opened(
     async with (
         app.opened(settings, pool, redis_url=settings.redis_url, ping_redis=ping_redis) as door,
         server.serving(
-            app.build(door, routes, policies=policies, body_seconds=body_seconds),
+            application := app.build(door, routes, policies=policies, body_seconds=body_seconds),
             host="127.0.0.1",
             port=0,
             drain_seconds=drain_seconds,
             head_seconds=head_seconds,
+            express=express(application),
         ) as port,
         aiohttp.ClientSession(
             f"http://127.0.0.1:{port}",
