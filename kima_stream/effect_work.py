@@ -83,6 +83,19 @@ class Work:
         """Show how far it is; kept within about a second, and as cheap as an assignment."""
         self.progress = progress
 
+    def failure(
+        self, code: str, reason: str, next_step: str | None = None, *, was_unknown: bool = False
+    ) -> EffectFailed:
+        """Return the news that nothing will come of it; both texts are for people."""
+        return EffectFailed(
+            effect_id=self.effect.effect_id,
+            kind=self.effect.kind,
+            code=code,
+            reason=reason,
+            next_step=next_step,
+            was_unknown=was_unknown,
+        )
+
     def check_lease(self) -> None:
         """Call this right before every call that changes something outside: a paused process must not go on.
 
@@ -140,11 +153,9 @@ class CannotAsk(Executor):
 
     async def resolve(self, work: Work) -> Event | None:
         """Give it up: a person has to look."""
-        return EffectFailed(
-            effect_id=work.effect.effect_id,
-            kind=work.effect.kind,
-            code="gave_up",
-            reason=f"It is not known whether {work.effect.system} was reached, and it cannot be asked.",
-            next_step=f"See what {work.effect.system} has, then ask again if it is still wanted.",
+        return work.failure(
+            "gave_up",
+            f"It is not known whether {work.effect.system} was reached, and it cannot be asked.",
+            f"See what {work.effect.system} has, then ask again if it is still wanted.",
             was_unknown=True,
         )

@@ -3,7 +3,8 @@
     KimaStreamError
     ├── UserFacingError            the caller's mistake; carries the HTTP status to answer with
     │   ├── NotFoundError          404
-    │   └── ConflictError          409
+    │   ├── ConflictError          409
+    │   └── ErasedUserError        409, this user was erased; nothing of theirs is taken any more
     ├── IntegrationError           an outside system failed; ``retryable`` says whether it may heal
     ├── ConfigurationError         a setting is missing or wrong; a human must change it
     ├── RateLimitError             too fast; wait ``retry_after_seconds``
@@ -54,19 +55,37 @@ class ConflictError(UserFacingError):
         super().__init__(detail, status=409, code="conflict")
 
 
+class ErasedUserError(UserFacingError):
+    """The key of this user is destroyed for ever; somebody who comes back is a new user."""
+
+    def __init__(self) -> None:
+        """Answer 409, without naming anybody."""
+        super().__init__("This user was erased; nothing was stored.", status=409, code="user_erased")
+
+
 class IntegrationError(KimaStreamError):
     """An outside system failed us; ``retryable`` is true when it may heal by itself.
 
     ``nothing_done`` is true when the call surely had no effect: it was not sent, or refused unread.
+    ``retry_after_seconds`` is how long it asked us to wait, if it did.
     """
 
-    def __init__(self, detail: str, *, system: str, retryable: bool, nothing_done: bool = False) -> None:
+    def __init__(
+        self,
+        detail: str,
+        *,
+        system: str,
+        retryable: bool,
+        nothing_done: bool = False,
+        retry_after_seconds: float | None = None,
+    ) -> None:
         """Name the system, e.g. ``lidarr``."""
         super().__init__(f"{system}: {detail}")
         self.detail = detail
         self.system = system
         self.retryable = retryable
         self.nothing_done = nothing_done
+        self.retry_after_seconds = retry_after_seconds
 
 
 class ConfigurationError(KimaStreamError):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import msgspec
 
 from kima_stream.database import Pool
 from kima_stream.http import app, connection, requests, server
@@ -20,6 +21,7 @@ from kima_stream.settings.config import Settings
 FIXTURES = Path(__file__).parent / "fixtures"
 LIDARR = "/api/webhooks/lidarr"
 SLSKD = "/api/webhooks/slskd"
+ROOT = "Xo9-a-root-that-nobody-guesses-0451"  # that sealed things hang on, so that no test makes a file of one
 
 
 def webhook(name: str) -> bytes:
@@ -44,9 +46,9 @@ class OpenDoor:
 
 
 async def make_key(pool: Pool, role: Role = "admin") -> str:
-    """Create a key of ``role`` and return it."""
+    """Create a key of the one user of ``role`` and return it."""
     async with pool.acquire() as conn:
-        return (await api_keys.create(conn, name=f"a {role}", role=role))[0]
+        return (await api_keys.create(conn, name=f"a {role}", role=role, user_id=f"a {role}"))[0]
 
 
 @asynccontextmanager
@@ -65,8 +67,10 @@ async def opened(
     """Open a door on a free port of 127.0.0.1; leaving stops it gracefully."""
     key = await make_key(pool)
     settings = settings or Settings()
+    if settings.secret_key is None:
+        settings = msgspec.structs.replace(settings, secret_key=ROOT)
     async with (
-        app.opened(settings, pool, ping_redis=ping_redis) as door,
+        app.opened(settings, pool, redis_url=settings.redis_url, ping_redis=ping_redis) as door,
         server.serving(
             app.build(door, routes, policies=policies, body_seconds=body_seconds),
             host="127.0.0.1",

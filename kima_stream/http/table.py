@@ -4,6 +4,7 @@ from typing import Final
 
 from kima_stream.http import (
     audit,
+    connect,
     downloads,
     effects,
     events,
@@ -12,9 +13,11 @@ from kima_stream.http import (
     live,
     openapi,
     page,
+    searches,
     settings,
     submissions,
     trace,
+    users,
     webhooks,
 )
 from kima_stream.http.routes import AnyRoute
@@ -26,11 +29,14 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
     *live.ROUTES,
     *trace.ROUTES,
     *downloads.ROUTES,
+    *searches.ROUTES,
     *effects.ROUTES,
     *audit.ROUTES,
     *health.ROUTES,
     *keys.ROUTES,
+    *users.ROUTES,
     *settings.ROUTES,
+    *connect.ROUTES,
     *openapi.ROUTES,
     *page.ROUTES,
 )

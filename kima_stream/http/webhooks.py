@@ -22,6 +22,7 @@ from kima_stream.group_commit import Receipt
 from kima_stream.http.routes import WEBHOOK, Call, Method, Nothing, Route, json_response
 from kima_stream.integrations import lidarr_webhooks, slskd_webhooks
 from kima_stream.integrations.received import Received
+from kima_stream.read_models import users
 
 MAX_USER_AGENT: Final = 256
 
@@ -64,7 +65,8 @@ async def receive_slskd(call: Call[Nothing, Nothing]) -> web.Response:
 
 async def verify(call: Call[Nothing, Nothing]) -> web.Response:
     """Say that the key is good, for a sender that wants to know before it sends."""
-    return json_response(Verified(status="ok", name=call.user.name, role=call.user.role))
+    name = await users.shown_name(call.door.pool, call.door.settings_store.sources.roots, call.user.name)
+    return json_response(Verified(status="ok", name=name, role=call.user.role))
 
 
 async def _receive(call: Call[Nothing, Nothing], receive: Callable[[bytes], Received], namespace: UUID) -> web.Response:
@@ -99,12 +101,15 @@ async def _append(call: Call[Nothing, Nothing], received: Received, namespace: U
     return await append(turn)
 
 
+# A failure that was seen in Lidarr's history counts as one that it told: the next Grab is another one.
 _FIND_ROUND: Final = """
-    SELECT count(*) FILTER (WHERE type = 'lidarr.download_failure' AND before IS DISTINCT FROM type) AS failures,
-           count(*) FILTER (WHERE type = 'lidarr.grab' AND before = 'lidarr.download_failure') AS grabs_again
-      FROM (SELECT type, lag(type) OVER (ORDER BY version) AS before
-              FROM events
-             WHERE stream = $1 AND type IN ('lidarr.grab', 'lidarr.download_failure')) AS turns
+    SELECT count(*) FILTER (WHERE kind = 'failure' AND before IS DISTINCT FROM kind) AS failures,
+           count(*) FILTER (WHERE kind = 'grab' AND before = 'failure') AS grabs_again
+      FROM (SELECT kind, lag(kind) OVER (ORDER BY version) AS before
+              FROM (SELECT version, CASE type WHEN 'lidarr.grab' THEN 'grab' ELSE 'failure' END AS kind
+                      FROM events
+                     WHERE stream = $1
+                       AND type IN ('lidarr.grab', 'lidarr.download_failure', 'lidarr.failure_seen')) AS told) AS turns
 """
 
 

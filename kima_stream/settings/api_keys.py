@@ -15,7 +15,7 @@ from hmac import compare_digest
 from pathlib import Path
 from time import monotonic
 from typing import Final, Literal, TypeAlias
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import msgspec
@@ -68,10 +68,21 @@ _INSERT_KEY: Final = """
 """
 
 
-async def create(conn: Connection, *, name: str, role: Role, user_id: str | None = None) -> tuple[str, ApiKey]:
-    """Create a key and return it, this once, with its row; ``user_id`` is the name unless given."""
+async def create(
+    conn: Connection, *, name: str, role: Role, user_id: str | None = None, key_id: UUID | None = None
+) -> tuple[str, ApiKey]:
+    """Create a key and return it, this once, with its row.
+
+    Args:
+        conn: joins the caller's transaction if one is open.
+        name: as it is kept: that of a person comes sealed.
+        role: what the key may do.
+        user_id: whose it is; a fresh opaque id unless given.
+        key_id: of the row, a fresh one unless given.
+    """
     key = new_key()
-    row = await conn.fetchrow(_INSERT_KEY, new_event_id(), name, role, user_id or name, _hash(key.encode()))
+    owner = user_id or new_user_id()
+    row = await conn.fetchrow(_INSERT_KEY, key_id or new_event_id(), name, role, owner, _hash(key.encode()))
     if row is None:
         message = "a random key came twice"
         raise RuntimeError(message)
@@ -105,6 +116,40 @@ async def revoke(conn: Connection, key_id: UUID) -> ApiKey:
         detail = f"There is no key {key_id}."
         raise NotFoundError(detail)
     return _api_key(row)
+
+
+_ROLE_OF: Final = "SELECT role FROM api_keys WHERE key_hash = $1 AND revoked_at IS NULL"
+
+
+async def role_of(conn: Connection, key: str) -> Role | None:
+    """Return what a key may do; None for one that opens nothing."""
+    found: Role | None = await conn.fetchval(_ROLE_OF, _hash(key.encode()))
+    return found
+
+
+_LOCK_ADMINS: Final = """
+    SELECT user_id FROM api_keys WHERE role = 'admin' AND revoked_at IS NULL ORDER BY key_id FOR UPDATE
+"""
+
+
+async def lock_admins(conn: Connection, user_id: str) -> bool:
+    """Return whether the user is an admin; until the transaction ends, nobody else asks this of anybody."""
+    return any(row["user_id"] == user_id for row in await conn.fetch(_LOCK_ADMINS))
+
+
+_BLANK_KEYS: Final = """
+      WITH before AS (SELECT key_id, revoked_at FROM api_keys WHERE user_id = $1 ORDER BY key_id FOR UPDATE)
+    UPDATE api_keys AS k
+       SET name = '', last_used_at = NULL, revoked_at = coalesce(k.revoked_at, clock_timestamp())
+      FROM before AS b
+     WHERE k.key_id = b.key_id
+    RETURNING b.revoked_at IS NULL AS was_in_force
+"""
+
+
+async def blank(conn: Connection, user_id: str) -> int:
+    """Revoke every key of a user and forget its name and use; return how many were in force."""
+    return sum(row["was_in_force"] for row in await conn.fetch(_BLANK_KEYS, user_id))
 
 
 _HAS_ADMIN: Final = "SELECT EXISTS (SELECT FROM api_keys WHERE role = 'admin' AND revoked_at IS NULL)"
@@ -141,13 +186,20 @@ def new_key() -> str:
     return PREFIX + secrets.token_hex(KEY_BYTES)
 
 
+def new_user_id() -> str:
+    """Return an id for somebody new, which says nothing about them."""
+    return str(uuid4())
+
+
 def is_made(candidate: bytes) -> bool:
     """Return whether ``candidate`` has the form of ``new_key``: then nobody thought it up, nor can guess it."""
     return _MADE.fullmatch(candidate) is not None
 
 
 _ACTIVE_KEYS: Final = "SELECT key_id, name, role, user_id, key_hash FROM api_keys WHERE revoked_at IS NULL"
-_SET_USED: Final = "UPDATE api_keys SET last_used_at = clock_timestamp() WHERE key_id = ANY($1::uuid[])"
+_SET_USED: Final = """
+    UPDATE api_keys SET last_used_at = clock_timestamp() WHERE key_id = ANY($1::uuid[]) AND revoked_at IS NULL
+"""
 
 
 class ApiKeys:

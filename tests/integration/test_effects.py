@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from kima_stream import event_store
-from kima_stream.cli import parts
+from kima_stream.cli import outside
 from kima_stream.database import Connection, Pool
 from kima_stream.effects import Executor, Work, Worker, breaker, waiting
 from kima_stream.effects.breaker import OPEN_AFTER_FAILURES
@@ -350,7 +350,7 @@ async def test_the_end_of_a_process_lets_short_calls_end_and_gives_back_long_one
     long, short = AskingExecutor(shop.url), RepeatingExecutor(shop.url)
     long.go_on.clear()
     short.go_on.clear()
-    async with parts.effect_worker(pool, [long, short], [OWNER], name="first") as worker:
+    async with outside.effect_worker(pool, [long, short], [OWNER], name="first") as worker:
         await long.reached.wait()
         await short.reached.wait()
         draining = asyncio.create_task(worker.drain(0.5))
