@@ -31,6 +31,7 @@ _COMMANDS: Final = {
     "replay": "audit",
     "verify": "audit",
     "state": "audit",
+    "request": "request",
     "groups": "groups",
     "dead-letters": "dead_letters",
     "effects": "effects",
