@@ -37,6 +37,7 @@ _COMMANDS: Final = {
     "keys": "keys",
     "connect": "connect",
     "settings": "settings",
+    "erase": "erase",
     "doctor": "doctor",
     "healthcheck": "healthcheck",
 }

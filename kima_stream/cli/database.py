@@ -8,6 +8,8 @@ from kima_stream.cli import parts
 from kima_stream.cli.loop import run, settings
 from kima_stream.database import Connection
 from kima_stream.settings.config import Settings
+from kima_stream.settings.secrets import Roots
+from kima_stream.settings.store import Sources
 
 T = TypeVar("T")
 
@@ -31,3 +33,12 @@ def with_connection(work: Callable[[Connection], Awaitable[T]], loaded: Settings
             await conn.close()
 
     return run(connected())
+
+
+def roots() -> Roots:
+    """Return what the keys that seal hang on, as configured.
+
+    Raises:
+        ConfigurationError: with every fault of the configuration.
+    """
+    return Sources.of(settings()).roots

@@ -30,6 +30,8 @@ from kima_stream.events import (
 )
 from kima_stream.http.user_requests import ReusedKeyError
 from kima_stream.read_models.download_jobs import PROJECTION, find_many, get
+from kima_stream.settings import subject_keys
+from kima_stream.settings.subject_keys import PlainText
 from projections import correlation
 from projections.correlation import Album
 from projections.download_job import DownloadJob
@@ -76,12 +78,20 @@ async def request(
     policy: Policy,
     event_id: UUID | None = None,
     at: datetime | None = None,
+    note: PlainText | None = None,
 ) -> Requested:
     """Append what follows from a user's request for an album, inside a transaction.
 
     ``event_id`` names the request: the second time it gets the answer of the first, and nothing is appended.
-    ``at`` is when it came, None for now.
+    ``at`` is when it came, None for now. A ``note`` is sealed for it, the same to the same bytes, so what was asked is
+    compared without opening anything.
+
+    Raises:
+        ErasedUserError: the user was erased.
+        ReusedKeyError: ``event_id`` named another request.
     """
+    request_id = event_id or new_event_id()
+    sealed = await subject_keys.seal_any(conn, user_id, request_id, "note", note)
     job_id = correlation.job_id(user_id, album.target)
     stream = correlation.stream_of(job_id)
     keys = _keys(album)
@@ -96,12 +106,13 @@ async def request(
         target_is_derived=album.mbid is None,
         origin="user",
         correlation_id=correlation_id,
+        note=sealed,
     )
     if event_id is not None and (recorded := await event_store.read_event(conn, event_id)):
         return await _answered(conn, recorded, asked)
     duplicate = row.state.is_active
     facts = decide(row.state, asked, at or datetime.now(UTC), policy=policy)
-    events = projector.consequences(facts, correlation_id=correlation_id, event_id=event_id or new_event_id())
+    events = projector.consequences(facts, correlation_id=correlation_id, event_id=request_id)
     row = await projector.decide(conn, PROJECTION, row, events)
     await correlation_keys.add(conn, stream, keys, known=found)
     return Requested(id=job_id, status=row.state.status, duplicate=duplicate, event_id=events[0].event_id)

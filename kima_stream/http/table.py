@@ -17,6 +17,7 @@ from kima_stream.http import (
     settings,
     submissions,
     trace,
+    users,
     webhooks,
 )
 from kima_stream.http.routes import AnyRoute
@@ -33,6 +34,7 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
     *audit.ROUTES,
     *health.ROUTES,
     *keys.ROUTES,
+    *users.ROUTES,
     *settings.ROUTES,
     *connect.ROUTES,
     *openapi.ROUTES,

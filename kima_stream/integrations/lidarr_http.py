@@ -6,8 +6,7 @@
 
 No redirect is followed, since the key would go along. A read is tried a few times within some seconds;
 whatever may have changed something is never sent again from here: who calls asks first what became of it.
-Neither the key nor a stack trace is repeated in an error.
-Source: Lidarr ``src/Lidarr.Http``.
+Neither the key nor a stack trace is repeated in an error. Source: Lidarr ``src/Lidarr.Http``.
 """
 
 import asyncio
@@ -111,7 +110,7 @@ class Transport:
         """Take the address with its URL base; nothing is asked yet."""
         self.base_url = base_url.rstrip("/")
         self.ahead_seconds = 0.0
-        self.before_change: Callable[[], None] = lambda: None  # may raise: who lost the right to change anything
+        self.before_change: Callable[[], None] = lambda: None  # raises for who lost the right to change anything
         self._api_key = api_key
         self._session = opened
         self._now = now

@@ -16,7 +16,7 @@ from kima_stream.errors import ConfigurationError, SealError, WrongExpectedVersi
 from kima_stream.events import Event, SettingsChanged, SettingsKeyRotated, SettingValue, new_event
 from kima_stream.projector import Projection, Row
 from kima_stream.read_models.table import Table
-from kima_stream.settings import definitions, keyring, original, store
+from kima_stream.settings import definitions, keyring, original, store, subject_keys
 from kima_stream.settings.definitions import DEFINITIONS
 from kima_stream.settings.secrets import Keyring
 from kima_stream.settings.store import STREAM, Snapshot, Sources, sealed_name
@@ -143,6 +143,7 @@ async def rotate_key(
 
     Data keys that hang on the previous root are wrapped by the one in force, so that one can be given up.
     ``give_up_lost`` clears the secrets that cannot be opened, as when their root was lost.
+    The keys of persons are wrapped with the new data key; what they sealed stays as it is.
 
     Raises:
         ConfigurationError: a root is missing, or secrets cannot be opened: all are named, nothing was changed.
@@ -158,6 +159,7 @@ async def rotate_key(
         sealed = _resealed(row.state, ring, faults)
         if faults and not give_up_lost:
             raise ConfigurationError([f"{key}: cannot be opened: {why}; set it again" for key, why in faults.items()])
+        await subject_keys.rewrap(conn, ring)
         facts: list[Event] = [SettingsKeyRotated(key_id=ring.current or "", sealed=sealed, changed_by=by)]
         if faults:
             cleared = SettingValue(changed_by=by, changed_at=datetime.now(UTC))

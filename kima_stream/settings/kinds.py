@@ -148,6 +148,11 @@ def http_urls(values: list[str]) -> list[str]:
     return values
 
 
+def call_url(value: str) -> str:
+    """Check one address to call, with whatever it needs to let us in."""
+    return http_urls([value.strip()])[0]
+
+
 def host(value: str) -> str:
     """Check a host name or an address, without a port."""
     if not _HOST.fullmatch(value.strip()):

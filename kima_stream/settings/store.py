@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
+from time import monotonic
 from typing import Final, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -27,6 +28,7 @@ from kima_stream.settings.kinds import Definition
 from kima_stream.settings.secrets import Keyring, Roots
 
 STREAM: Final = "settings-global"
+FRESH_SECONDS: Final = 1.0  # as old as they may be where a request is decided
 POLL_SECONDS: Final = 0.3  # three looks within the second that a change may take
 READ_SECONDS: Final = 5.0
 
@@ -165,6 +167,8 @@ class SettingsStore:
         self._pool = pool
         self.sources = sources
         self._changed = asyncio.Event()
+        self._read_at = -FRESH_SECONDS
+        self._reading: asyncio.Task[Snapshot] | None = None
         self._loaded = asyncio.Event()
         self._written: str | None = None
         self._current = snapshot(NO_STREAM, {}, Keyring({}), sources.environment)
@@ -193,12 +197,27 @@ class SettingsStore:
         Raises:
             OUTAGE: Postgres is away; what was in force stays so.
         """
+        began = monotonic()
         async with self._pool.acquire(timeout=READ_SECONDS) as conn:
             written = await conn.fetchval(_SELECT_WRITTEN, STREAM, timeout=READ_SECONDS)
             # No row where there was one: the table is being built anew from the log.
             if not self._loaded.is_set() or written not in {None, self._written}:
                 self._take(await read(conn, self.sources))
                 self._written = written  # from before the reading: what was written since is read again
+        self._read_at = began
+        return self._current
+
+    async def fresh(self) -> Snapshot:
+        """Return settings that are a second old at most; whoever asks at the same moment shares one reading.
+
+        Raises:
+            OUTAGE: Postgres is away.
+        """
+        if monotonic() - self._read_at > FRESH_SECONDS:
+            if self._reading is None or self._reading.done():
+                self._reading = asyncio.create_task(self.refresh())
+            # Shielded: one caller that gives up must not fail those who wait with it.
+            await asyncio.shield(self._reading)
         return self._current
 
     async def run(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:

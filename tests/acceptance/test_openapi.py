@@ -31,6 +31,10 @@ include-path = "/api/downloads"
 checks.positive_data_acceptance.enabled = false
 
 [[operations]]
+include-path = "/api/effects"
+checks.positive_data_acceptance.enabled = false
+
+[[operations]]
 include-path = "/api/events"
 include-method = "POST"
 checks.positive_data_acceptance.enabled = false

@@ -37,6 +37,7 @@ EXAMPLES: dict[str, tuple[kinds.Json, str]] = {
     "primaryFailureFallback": ("lidarr", "none"),
     "notificationUrls": (["mailto://u:pw@example.org", "json://host/path"], "ntfy://topic ntfy://other"),
     "webhookUrls": (["https://example.org/hook?t=1"], "http://host/hook"),
+    "libraryScanUrl": ("https://example.org/scan?t=1", "http://host/scan"),
 }
 
 
