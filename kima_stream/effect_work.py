@@ -45,6 +45,7 @@ from kima_stream.errors import FencedError
 from kima_stream.events import Effect, EffectFailed, Event
 
 TIMEOUT_SECONDS: Final = 120.0  # one attempt, unless its class says otherwise
+ASK_AFTER_SECONDS: Final = 5.0
 
 # Goes on while the machine sleeps, where there is such a clock: a lease runs out meanwhile.
 uptime: Callable[[], float] = (
@@ -113,12 +114,15 @@ class Executor(ABC):
         max_attempts: performed so often without an end it fails; None: as long as it is wanted.
         timeout_seconds: of one attempt; one that takes longer is cancelled, and may have been heard.
             None: it keeps bounds of its own.
+        ask_after_seconds: how long the other side may still be busy with a call that was cut off; it is not asked
+            before that what became of it.
         at_once: calls of this kind that one process makes at the same time.
     """
 
     kind: str
     max_attempts: int | None = None
     timeout_seconds: float | None = TIMEOUT_SECONDS
+    ask_after_seconds: float = ASK_AFTER_SECONDS
     at_once: int = 4
 
     @abstractmethod

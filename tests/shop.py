@@ -5,6 +5,7 @@ be asked what it has (``shop.order``); of ``till.ring`` it keeps no account that
 """
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -44,6 +45,12 @@ class Delivered(Event, frozen=True, kw_only=True, tag="order.delivered"):
     receipt: str
 
 
+class Complained(Event, frozen=True, kw_only=True, tag="order.complained"):
+    """What follows from a failure, for whoever still wants it."""
+
+    code: str
+
+
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What was ordered and what came of it."""
 
@@ -64,10 +71,10 @@ def apply(state: Order, event: Event) -> Order:
 
 
 def decide(state: Order, news: Event, at: datetime) -> Sequence[Event]:
-    """Keep a delivery once; say the failure again, as a decider may."""
+    """Keep a delivery once; complain about a failure, saying it again as a decider may."""
     if isinstance(news, Delivered) and news.receipt in state.receipts:
         return []
-    return [news]
+    return [news, Complained(code=news.code)] if isinstance(news, EffectFailed) else [news]
 
 
 TABLE: Final = Table("orders", Order, columns=("delivered",))
@@ -137,6 +144,7 @@ class Shop:
         self.answer.set()
         self.called = asyncio.Event()
         self.url = ""
+        self.rng: random.Random | None = None  # takes a while for each call
 
     async def call(self, request: web.Request) -> web.Response:
         """Do what is asked, and write it down."""
@@ -144,6 +152,8 @@ class Shop:
             self.refused += 1
             return web.Response(status=503)
         key = request.match_info["key"]
+        if self.rng is not None:
+            await asyncio.sleep(self.rng.random() / 5)  # its nature
         if key.startswith("bad"):
             return web.Response(status=404, text="no such thing")
         self.calls[key] += 1

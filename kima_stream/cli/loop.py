@@ -39,6 +39,7 @@ def settings() -> Settings:
     """
     loaded = config.load(os.environ)
     logs.configure(loaded.log_format, loaded.log_level)
+    logs.hide("configuration", config.secrets(loaded))
     return loaded
 
 

@@ -76,7 +76,7 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
 async def start_search(call: Call[Nothing, NewSearch]) -> web.Response:
     """Record the request; the search is made by whoever owns the account."""
     query = PlainText(_query(call.body), call.door.settings_store.sources.roots)
-    settings = call.door.settings_store.current
+    settings = await call.door.settings_store.fresh()
     if not settings.is_on(definitions.SOULSEEK_ENABLED):
         raise ConfigurationError(["soulseekEnabled: Soulseek is off; an admin sets soulseekUsername, soulseekPassword"])
     user_id = call.user.user_id

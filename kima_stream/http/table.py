@@ -4,7 +4,9 @@ from typing import Final
 
 from kima_stream.http import (
     audit,
+    connect,
     downloads,
+    effects,
     events,
     health,
     keys,
@@ -28,11 +30,13 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
     *trace.ROUTES,
     *downloads.ROUTES,
     *searches.ROUTES,
+    *effects.ROUTES,
     *audit.ROUTES,
     *health.ROUTES,
     *keys.ROUTES,
     *users.ROUTES,
     *settings.ROUTES,
+    *connect.ROUTES,
     *openapi.ROUTES,
     *page.ROUTES,
 )

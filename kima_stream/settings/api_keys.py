@@ -119,6 +119,15 @@ async def revoke(conn: Connection, key_id: UUID) -> ApiKey:
     return _api_key(row)
 
 
+_ROLE_OF: Final = "SELECT role FROM api_keys WHERE key_hash = $1 AND revoked_at IS NULL"
+
+
+async def role_of(conn: Connection, key: str) -> Role | None:
+    """Return what a key may do; None for one that opens nothing."""
+    found: Role | None = await conn.fetchval(_ROLE_OF, _hash(key.encode()))
+    return found
+
+
 _LOCK_ADMINS: Final = """
     SELECT user_id FROM api_keys WHERE role = 'admin' AND revoked_at IS NULL ORDER BY key_id FOR UPDATE
 """

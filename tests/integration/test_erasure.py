@@ -11,7 +11,7 @@ import pytest
 from kima_stream import audit, event_store, replay
 from kima_stream.database import Connection, Pool
 from kima_stream.errors import ConfigurationError, ConflictError, ErasedUserError, NotFoundError, SealError
-from kima_stream.events import UserErased, event_type
+from kima_stream.events import Policy, UserErased, event_type
 from kima_stream.http import download_requests
 from kima_stream.http.download_requests import Requested
 from kima_stream.read_models import PROJECTIONS, download_jobs, erasure, settings, users
@@ -41,7 +41,9 @@ async def ask(conn: Connection, user_id: str, note: str | None = NOTE, *, album:
     wanted = Album(artist="The Harbour Lights", title=album, mbid=None)
     plain = None if note is None else PlainText(note, ROOTS)
     async with conn.transaction():
-        return (await download_requests.request(conn, wanted, user_id=user_id, correlation_id="c", note=plain))[0]
+        return await download_requests.request(
+            conn, wanted, user_id=user_id, correlation_id="c", policy=Policy(), note=plain
+        )
 
 
 async def note_of(conn: Connection, asked: Requested, roots: Roots = ROOTS) -> str | None:
@@ -295,7 +297,7 @@ async def test_rotation_wraps_the_keys_of_persons_anew(conn: Connection, tmp_pat
     data = await conn.fetch("SELECT data FROM events WHERE category <> 'settings' ORDER BY id")
     moving = Sources(environment={}, roots=Roots(given=OTHER_ROOT, previous=ROOT, data_dir=tmp_path))
 
-    key_id = await settings.rotate_key(conn, moving, by="admin")
+    key_id = (await settings.rotate_key(conn, moving, by="admin")).key_id
 
     now = await conn.fetchval("SELECT wrapped FROM subject_keys")
     assert (now != wrapped, now.split(".")[1]) == (True, key_id)

@@ -9,8 +9,10 @@ import pytest
 from kima_stream.checkpoints import GroupStatus
 from kima_stream.cli import answers, diagnosis
 from kima_stream.cli.diagnosis import Copy, Finding
-from kima_stream.cli.facts import Log, Migrations, Server, Transaction
+from kima_stream.cli.facts import Calls, Log, Migrations, Server, Transaction
 from kima_stream.cli.surroundings import Answer, Folder, Redis
+from kima_stream.integrations import lidarr_registration
+from kima_stream.integrations.lidarr_types import Notification, Whole
 from kima_stream.leases import Holding
 from kima_stream.numbering import Unnumbered
 
@@ -27,6 +29,7 @@ GROUP = GroupStatus(
     parked_streams=0, retrying_streams=0, stopped=False,
 )  # fmt: skip
 TRANSACTION = Transaction(pid=7, application="psql", age_seconds=1.0, writes=True, blocks=0)
+CALLS = Calls(system="lidarr", open=3, running=1, idle_seconds=0.2, closed_seconds=0, last_error=None)
 COPY = Copy(category="job", last=7, head=7, missing_seconds=0.0)
 READY = b'{"status":"ok","checks":{"postgres":{"status":"ok"}}}'
 DEGRADED = b'{"status":"degraded","checks":{"redis":{"status":"degraded","detail":"gone"}}}'
@@ -52,6 +55,21 @@ def lidarr(**fields: Any) -> Finding:  # noqa: ANN401 - any field
     return answers.lidarr(Answer(where="lidarr:8686", **fields))
 
 
+def webhook(*, header: str = "", password: str = "", path: str = "/api/webhooks/lidarr", **flags: bool) -> Finding:
+    """Judge a Lidarr with one webhook; "good" is a key of ours."""
+    fields = {
+        "url": f"http://kima:3006{path}",
+        "password": password,
+        "headers": [{"key": "x-webhook-secret", "value": header}],
+    }
+    body = {
+        "id": 1, "name": "mine", "implementation": "Webhook",
+        "fields": [{"name": name, "value": value} for name, value in fields.items()],
+        **dict.fromkeys(lidarr_registration.NEEDED, True), **flags,
+    }  # fmt: skip
+    return answers.webhook([Whole(resource=msgspec.convert(body, Notification), body=body)], ["good"])
+
+
 OK = [
     diagnosis.postgres_version(SERVER),
     diagnosis.durability(SERVER),
@@ -67,6 +85,8 @@ OK = [
     diagnosis.publisher(Holding(holder="host-1", epoch=3, left_seconds=2.0)),
     group(),
     group(lag_events=500, lag_seconds=1.0),
+    *diagnosis.effects([]),
+    *diagnosis.effects([CALLS, changed(CALLS, idle_seconds=900), changed(CALLS, closed_seconds=30.0, idle_seconds=90)]),
     diagnosis.redis_version(REDIS),
     diagnosis.eviction(REDIS),
     diagnosis.eviction(changed(REDIS, policy="")),
@@ -82,6 +102,8 @@ OK = [
     answers.front_door(Answer(where="here:3006", status=200, body=READY)),
     answers.lidarr(None),
     lidarr(status=200, body=b'{"appName":"Lidarr","version":"2.9.6.4552","branch":"x"}'),
+    webhook(header="good"),
+    webhook(password="********"),
     answers.slskd(None),
     answers.slskd(Answer(where="slskd:5030", status=200, body=b'"0.24.1"')),
 ]
@@ -98,9 +120,16 @@ WARN = [
     (group(known=("jobs", "other")), "never run", "kima-stream consume"),
     (group(parked_streams=2), "2 streams parked", "kima-stream dead-letters list --group jobs"),
     (group(lag_events=5, lag_seconds=11.0), "5 events behind", "kima-stream reconcile"),
+    (
+        *diagnosis.effects([changed(CALLS, closed_seconds=61.0, last_error="refused\x1b[2J")]),
+        "lidarr does not answer for 61 s, 3 calls wait for it: refused\\x1b", "kima-stream effects --system lidarr",
+    ),
     (diagnosis.memory(changed(REDIS, max_memory_bytes=5_100_000)), "5.0 MB of 5.1 MB", "maxmemory"),
     (diagnosis.disk(changed(FOLDER, free_bytes=900_000_000)), "0.9 GB free", "free some space"),
     (answers.front_door(Answer(where="here:3006", status=200, body=DEGRADED)), "redis: gone", "lines"),
+    (answers.webhook([], ["good"]), "does not tell us", "kima-stream connect lidarr"),
+    (webhook(header="good", path="/elsewhere"), "does not tell us", "kima-stream connect lidarr"),
+    (webhook(header="good", onUpgrade=False), "does not send onUpgrade", "kima-stream connect lidarr"),
 ]  # fmt: skip
 FAULT = [
     (diagnosis.postgres_version(changed(SERVER, version="14.9", version_number=140_009)), "14.9", "PostgreSQL 15"),
@@ -118,6 +147,8 @@ FAULT = [
     (group(stopped=True, parked_streams=20), "stopped itself", "dead-letters list --group jobs"),
     (group(forked=True), "restored", "verify"),
     (group(lag_events=5, lag_seconds=61.0), "5 events behind, for 61 s", "kima-stream consume"),
+    (*diagnosis.effects([changed(CALLS, closed_seconds=901.0)]), "for 901 s", "mend lidarr"),
+    (*diagnosis.effects([changed(CALLS, running=0, idle_seconds=61.0)]), "nobody makes them, for 61 s", "consume"),
     (diagnosis.redis_version(changed(REDIS, name="Redis", version="6.2.14")), "Redis 6.2.14", "Redis 7"),
     (diagnosis.redis_version(changed(REDIS, is_replica=True)), "replica", "primary"),
     (diagnosis.eviction(changed(REDIS, policy="allkeys-lru")), "allkeys-lru", "noeviction"),
@@ -134,6 +165,7 @@ FAULT = [
     (lidarr(status=302), "leads elsewhere", "URL base"),
     (lidarr(status=500), "is not lidarr", "LIDARR_URL"),
     (lidarr(status=200, body=b"<html>"), "is not lidarr", "LIDARR_URL"),
+    (webhook(header="revoked"), "no key of ours", "kima-stream connect lidarr"),
     (answers.slskd(Answer(where="s", status=403)), "refuses our key", "SLSKD_API_KEY"),
     (answers.slskd(Answer(where="s", status=200, body=b"{}")), "is not slskd", "SLSKD_URL"),
 ]  # fmt: skip
