@@ -31,6 +31,7 @@ Role: TypeAlias = Literal["admin", "user", "webhook", "metrics"]
 PREFIX: Final = "kima_"
 KEY_BYTES: Final = 32
 KEY_FILE: Final = "api_key"  # in the data directory, mode 0600: the first admin key, when none was given
+FIRST_ADMIN: Final = "admin"  # the user id of the first admin key
 MAX_AGE_SECONDS: Final = 1.0  # a revoke is effective within this
 RENEW_SECONDS: Final = 0.5  # who is in use is read again before anybody has to wait for it
 MISS_AGE_SECONDS: Final = 0.05  # a key that is not known yet may be new: look again, but not at any rate
@@ -171,7 +172,9 @@ async def ensure_admin(conn: Connection, *, given: str | None, data_dir: Path) -
     """
     path = data_dir / KEY_FILE
     if given is not None:
-        await conn.fetchrow(_INSERT_KEY, new_event_id(), "KIMA_API_KEY", "admin", "admin", _hash(given.encode()))
+        await conn.fetchrow(
+            _INSERT_KEY, new_event_id(), "KIMA_API_KEY", "admin", await _admin_id(conn), _hash(given.encode())
+        )
         return None
     key = await asyncio.to_thread(key_files.read, path)
     if key is None and await has_admin(conn):
@@ -179,8 +182,18 @@ async def ensure_admin(conn: Connection, *, given: str | None, data_dir: Path) -
         return path if await asyncio.to_thread(path.exists) else None
     if key is None:
         key = await asyncio.to_thread(key_files.write_once, path, new_key())
-    await conn.fetchrow(_INSERT_KEY, new_event_id(), "first admin key", "admin", "admin", _hash(key.encode()))
+    await conn.fetchrow(
+        _INSERT_KEY, new_event_id(), "first admin key", "admin", await _admin_id(conn), _hash(key.encode())
+    )
     return path
+
+
+_IS_ERASED: Final = "SELECT EXISTS (SELECT FROM subject_keys WHERE subject = $1 AND erased_at IS NOT NULL)"
+
+
+async def _admin_id(conn: Connection) -> str:
+    """Return whose the first admin key is: who was erased does not come back, so then it is somebody new."""
+    return new_user_id() if await conn.fetchval(_IS_ERASED, FIRST_ADMIN) else FIRST_ADMIN
 
 
 def new_key() -> str:
