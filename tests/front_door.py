@@ -1,7 +1,7 @@
 """A real front door over a test's database: server, key and client, as a sender meets them."""
 
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ import aiohttp
 
 from kima_stream.database import Pool
 from kima_stream.http import app, connection, requests, server
-from kima_stream.http.limits import Policies
+from kima_stream.http.limits import Policies, Policy
 from kima_stream.http.routes import AnyRoute, Door
 from kima_stream.http.table import ROUTES
 from kima_stream.settings import api_keys
@@ -18,6 +18,13 @@ from kima_stream.settings.api_keys import Role
 from kima_stream.settings.config import Settings
 
 FIXTURES = Path(__file__).parent / "fixtures"
+# What a door reaches when nobody tells it anything lies outside; in tests it is a port that nobody listens on.
+NOWHERE: Mapping[str, object] = {"soulseekServer": "127.0.0.1:1", "lastfmUrl": "http://127.0.0.1:1/2.0"}
+NOWHERE_NAMED: Mapping[str, str] = {"SOULSEEK_SERVER": "127.0.0.1:1", "KIMA_LASTFM_URL": "http://127.0.0.1:1/2.0"}
+UNLIMITED: Policies = Policies(
+    key=Policy("key", 10**7), sender=Policy("sender", 10**7), address=Policy("address", 10**7),
+    refused=Policy("refused", 10**7),
+)  # fmt: skip
 LIDARR = "/api/webhooks/lidarr"
 SLSKD = "/api/webhooks/slskd"
 
@@ -64,7 +71,7 @@ async def opened(
 ) -> AsyncIterator[OpenDoor]:
     """Open a door on a free port of 127.0.0.1; leaving stops it gracefully."""
     key = await make_key(pool)
-    settings = settings or Settings()
+    settings = settings or Settings(environment=NOWHERE)
     async with (
         app.opened(settings, pool, ping_redis=ping_redis) as door,
         server.serving(
