@@ -37,7 +37,8 @@ async def serving(dsn: str, folder: Path) -> AsyncIterator[tuple[psutil.Process,
         port = int(probe.getsockname()[1])
     environment = {
         **os.environ, **front_door.NOWHERE_NAMED,
-        "KIMA_DATABASE_URL": dsn, "KIMA_DATA_DIR": str(folder), "KIMA_PORT": str(port), "KIMA_TRUSTED_PROXIES": "127.0.0.1", "KIMA_LOG_FORMAT": "json", "KIMA_LOG_LEVEL": "error",
+        "KIMA_DATABASE_URL": dsn, "KIMA_DATA_DIR": str(folder), "KIMA_PORT": str(port),
+        "KIMA_TRUSTED_PROXIES": "127.0.0.1", "KIMA_LOG_FORMAT": "json", "KIMA_LOG_LEVEL": "error",
     }  # fmt: skip
     with (folder / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
