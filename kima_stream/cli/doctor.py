@@ -80,6 +80,7 @@ async def examine(loaded: Settings) -> Report:
     finally:
         if conn is not None:
             conn.terminate()  # whatever it waits for
+    findings += _root(loaded)
     folder = surroundings.read_folder(loaded.data_dir)
     findings += [diagnosis.folder(folder), diagnosis.disk(folder), diagnosis.keys(folder)]
     findings += await _servers(loaded, snapshot)
@@ -138,6 +139,14 @@ async def _settings(conn: Connection, loaded: Settings, findings: list[Finding])
 
     findings += await _checked("settings", read)
     return found[0] if found else None
+
+
+def _root(loaded: Settings) -> list[Finding]:
+    try:
+        parts.check_root(loaded)
+    except ConfigurationError as error:
+        return [fault("secret key", str(error), "until then no role starts here")]
+    return []
 
 
 async def _redis(loaded: Settings, conn: "Connection | None") -> list[Finding]:
