@@ -36,6 +36,8 @@ _COMMANDS: Final = {
     "keys": "keys",
     "doctor": "doctor",
     "healthcheck": "healthcheck",
+    "openapi": "documents",
+    "asyncapi": "documents",
 }
 
 

@@ -3,6 +3,7 @@
 from typing import Final
 
 from kima_stream.http import (
+    asyncapi,
     audit,
     downloads,
     events,
@@ -30,5 +31,6 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
     *keys.ROUTES,
     *settings.ROUTES,
     *openapi.ROUTES,
+    *asyncapi.ROUTES,
     *page.ROUTES,
 )
