@@ -1,9 +1,7 @@
 """``events``: read the log at the terminal, follow it, and write to it."""
 
-import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final, Literal, TypeVar
 from uuid import UUID
 
@@ -120,8 +118,7 @@ def tail(
     """Show the newest events, the newest last, one a line."""
     which = Filter(stream=stream, category=category, type=type_, correlation_id=correlation_id)
     dsn = parts.database_url(settings())
-    with _open_ended_output():
-        run(tails.tail(dsn, which, count=count, follow=follow, line=tails.in_json if as_json else tails.in_words))
+    run(tails.tail(dsn, which, count=count, follow=follow, line=tails.in_json if as_json else tails.in_words))
 
 
 @events.command()
@@ -167,16 +164,6 @@ async def _append(event: CloudEvent, expected_version: int | None) -> Submission
         return await Submissions(pool, commit, Categories(pool)).append(
             [event], expected_version=expected_version, correlation_id=None, submitted_by="the terminal"
         )
-
-
-@contextmanager
-def _open_ended_output() -> Iterator[None]:
-    """End in peace when whoever reads our output has seen enough."""
-    try:
-        yield
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered goes nowhere
-        raise SystemExit(0) from None
 
 
 def _row(event: EventView) -> tuple[object, ...]:

@@ -4,40 +4,58 @@ Each may run as often as you like: the publisher and the sweeps elect who leads,
 their group. KIMA_METRICS_PORT serves /metrics, /livez and /readyz of a role that has no HTTP.
 """
 
+import os
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import click
 import msgspec
 
 from kima_stream import reconciler
+from kima_stream.checkpoints import ConsumerGroup
 from kima_stream.cli import parts
+from kima_stream.cli.completion import complete_group
 from kima_stream.cli.loop import run, settings, stopping, together
 from kima_stream.database import Pool
 from kima_stream.errors import ConfigurationError
 from kima_stream.settings import api_keys
 from kima_stream.settings.config import Settings
 
+_AS_JSON = click.option("--json", "as_json", is_flag=True, help="Say in one line of JSON that it runs, and where.")
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """What a role says once it runs; ``url`` is where it answers HTTP, None where it does not."""
+
+    role: str
+    pid: int
+    url: str | None
+    groups: Sequence[str] = ()
+
 
 @click.command()
-def serve() -> None:
+@_AS_JSON
+def serve(*, as_json: bool) -> None:
     """Open the front door: webhooks, requests, queries, the page."""
-    run(_serve(settings()))
+    run(_serve(settings(), as_json=as_json))
 
 
 @click.command()
-def publish() -> None:
+@_AS_JSON
+def publish(*, as_json: bool) -> None:
     """Number, chain and publish the log; the first one leads, the others stand by."""
-    run(_publish(settings()))
+    run(_publish(settings(), as_json=as_json))
 
 
 @click.command()
-@click.argument("group", nargs=-1)
+@click.argument("group", nargs=-1, shell_complete=complete_group)
 @click.option(
     "--slot", default=0, show_default=True, help="Number of this process on this host, for its consumer name."
 )
-def consume(*, group: tuple[str, ...], slot: int) -> None:
+@_AS_JSON
+def consume(*, group: tuple[str, ...], slot: int, as_json: bool) -> None:
     """Run the consumer groups named, or all of them."""
-    run(_consume(settings(), group, slot))
+    run(_consume(settings(), group, slot, as_json=as_json))
 
 
 @click.command()
@@ -47,12 +65,12 @@ def reconcile(*, once: bool, as_json: bool) -> None:
     """Find what was missed and handle it; moves each group's verified position."""
     loaded = settings()
     if not once:
-        run(_reconcile(loaded))
+        run(_reconcile(loaded, as_json=as_json))
     elif run(_reconcile_once(loaded, as_json=as_json)):
         raise SystemExit(1)
 
 
-async def _serve(loaded: Settings) -> None:
+async def _serve(loaded: Settings, *, as_json: bool) -> None:
     dsn = parts.database_url(loaded)
     async with AsyncExitStack() as stack:
         stop = await stack.enter_async_context(stopping())
@@ -62,7 +80,8 @@ async def _serve(loaded: Settings) -> None:
         stream = None
         if loaded.redis_url is not None:
             stream = await stack.enter_async_context(parts.event_stream(loaded, loaded.redis_url))
-        await stack.enter_async_context(parts.door(loaded, connections, stream, port=loaded.port))
+        port = await stack.enter_async_context(parts.door(loaded, connections, stream, port=loaded.port))
+        _say_running("serve", parts.url_of(loaded, port), as_json=as_json)
         await stop.wait()
 
 
@@ -77,7 +96,7 @@ async def _require_key(loaded: Settings, connections: Pool) -> None:
             )
 
 
-async def _publish(loaded: Settings) -> None:
+async def _publish(loaded: Settings, *, as_json: bool) -> None:
     dsn, url = parts.database_url(loaded), parts.redis_url(loaded)
     async with AsyncExitStack() as stack:
         stop = await stack.enter_async_context(stopping())
@@ -86,11 +105,12 @@ async def _publish(loaded: Settings) -> None:
         connections = await stack.enter_async_context(parts.pool(dsn, "health", max_size=2))
         publisher = await stack.enter_async_context(parts.publisher(dsn, stream, name=parts.holder()))
         await stack.enter_async_context(together(publisher.run))
-        await stack.enter_async_context(parts.metrics_door(loaded, connections, stream))
+        where = await stack.enter_async_context(parts.metrics_door(loaded, connections, stream))
+        _say_running("publish", where, as_json=as_json)
         await stop.wait()
 
 
-async def _consume(loaded: Settings, names: tuple[str, ...], slot: int) -> None:
+async def _consume(loaded: Settings, names: tuple[str, ...], slot: int, *, as_json: bool) -> None:
     dsn, url = parts.database_url(loaded), parts.redis_url(loaded)
     groups = parts.consumer_groups(names)
     async with AsyncExitStack() as stack:
@@ -99,11 +119,12 @@ async def _consume(loaded: Settings, names: tuple[str, ...], slot: int) -> None:
         stream = await stack.enter_async_context(parts.event_stream(loaded, url))
         connections = await stack.enter_async_context(parts.pool(dsn, "consume", max_size=2 + 2 * len(groups)))
         await stack.enter_async_context(together(*parts.subscriptions(groups, connections, stream, slot=slot)))
-        await stack.enter_async_context(parts.metrics_door(loaded, connections, stream))
+        where = await stack.enter_async_context(parts.metrics_door(loaded, connections, stream))
+        _say_running("consume", where, groups, as_json=as_json)
         await stop.wait()
 
 
-async def _reconcile(loaded: Settings) -> None:
+async def _reconcile(loaded: Settings, *, as_json: bool) -> None:
     dsn = parts.database_url(loaded)
     groups = parts.consumer_groups()
     async with AsyncExitStack() as stack:
@@ -115,8 +136,18 @@ async def _reconcile(loaded: Settings) -> None:
         connections = await stack.enter_async_context(parts.pool(dsn, "reconcile", max_size=2 + 2 * len(groups)))
         sweeps = parts.reconcilers(groups, connections, stream, name=parts.holder())
         await stack.enter_async_context(together(*sweeps))
-        await stack.enter_async_context(parts.metrics_door(loaded, connections, stream))
+        where = await stack.enter_async_context(parts.metrics_door(loaded, connections, stream))
+        _say_running("reconcile", where, groups, as_json=as_json)
         await stop.wait()
+
+
+def _say_running(role: str, url: str | None, groups: Sequence[ConsumerGroup] = (), *, as_json: bool) -> None:
+    names = [group.name for group in groups]
+    if as_json:
+        click.echo(msgspec.json.encode(Running(role=role, pid=os.getpid(), url=url, groups=names)))
+        return
+    said = f"kima-stream {role} {' '.join(names)}".rstrip()
+    click.echo(f"{said} runs" + (f" on {url}" if url else ""))
 
 
 async def _reconcile_once(loaded: Settings, *, as_json: bool) -> int:
