@@ -8,7 +8,7 @@ from uuid import UUID
 import click
 import msgspec
 
-from kima_stream.cli import parts, tables, tail as tails
+from kima_stream.cli import exchange, parts, tables, tail as tails
 from kima_stream.cli.database import with_connection
 from kima_stream.cli.loop import run, settings
 from kima_stream.cli.text import plain
@@ -43,7 +43,7 @@ def _filters(command: F) -> F:
 
 @click.group()
 def events() -> None:
-    """List, show, follow and append what is recorded."""
+    """List, show, follow, append, export and import what is recorded."""
 
 
 @events.command(name="list")
@@ -169,3 +169,7 @@ async def _append(event: CloudEvent, expected_version: int | None) -> Submission
 def _row(event: EventView) -> tuple[object, ...]:
     recorded = event.recorded_at.isoformat(timespec="seconds")
     return (event.position, event.type, event.stream, event.version, recorded, event.event_id)
+
+
+events.add_command(exchange.export_events)
+events.add_command(exchange.import_events)
