@@ -6,12 +6,12 @@ needs some that mean something, else with some of the right type.
 
 import asyncio
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import click
@@ -22,6 +22,7 @@ from kima_stream import database, event_store
 from kima_stream.cli import main, parts
 from kima_stream.event_store import Append
 from kima_stream.settings import api_keys
+from tests import processes
 from tests.factories import a_note, number_all
 from tests.polling import eventually
 
@@ -190,31 +191,25 @@ def test_success_is_json(path: tuple[str, ...], dsn: str, tmp_path: Path) -> Non
         assert answer.exit_code == EXPECTED.get(path, 0), answer.output
 
 
-@pytest.mark.parametrize("path", sorted(STAYING), ids=" ".join)
-async def test_what_stays_says_a_line_first(path: tuple[str, ...], dsn: str, redis_url: str, tmp_path: Path) -> None:
-    """One line of JSON once it runs, with its process id; then nothing on stdout; Ctrl-C is no error."""
-    environment = {
-        "PATH": os.environ["PATH"], "KIMA_DATABASE_URL": dsn, "KIMA_REDIS_URL": redis_url, "KIMA_PORT": "0",
-        "KIMA_DATA_DIR": str(tmp_path),
+@pytest.fixture
+def house(dsn: str, redis_url: str, tmp_path: Path) -> dict[str, str]:
+    """Return the environment of a role."""
+    return {
+        "KIMA_DATABASE_URL": dsn, "KIMA_REDIS_URL": redis_url, "KIMA_PORT": "0",
+        "KIMA_DATA_DIR": str(tmp_path / "data"),
     }  # fmt: skip
-    with (tmp_path / "stderr").open("wb") as errors:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "kima_stream", *path, "--json", env=environment,
-            stdout=asyncio.subprocess.PIPE, stderr=errors,
-        )  # fmt: skip
-    assert process.stdout is not None
-    try:
+
+
+@pytest.mark.parametrize("path", sorted(STAYING), ids=" ".join)
+async def test_what_stays_says_a_line_first(path: tuple[str, ...], house: dict[str, str], tmp_path: Path) -> None:
+    """One line of JSON once it runs, with its process id; then nothing on stdout; Ctrl-C is no error."""
+    async with processes.running(house, tmp_path / "log", *path) as role:
+        assert role.said["pid"] == role.process.pid
+        role.process.send_signal(signal.SIGINT)
         async with asyncio.timeout(30):
-            line = await process.stdout.readline()
-        assert json.loads(line)["pid"] == process.pid, (tmp_path / "stderr").read_text()
-        process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(30):
-            assert await process.stdout.read() == b""
-            assert await process.wait() == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+            assert role.process.stdout is not None
+            assert await role.process.stdout.read() == b""
+            assert await role.process.wait() == 0
 
 
 async def test_whoever_has_read_enough_may_leave(dsn: str) -> None:
@@ -246,73 +241,41 @@ HEALTHCHECKED: Mapping[str, Callable[[int], dict[str, str]]] = {
 }
 
 
+async def healthcheck(environment: Mapping[str, str]) -> tuple[int | None, Any]:
+    """Ask as a container's health check does."""
+    code, said = await processes.asked(environment, "healthcheck", "--json")
+    return code, json.loads(said)
+
+
 @pytest.mark.parametrize("role", HEALTHCHECKED)
 async def test_healthcheck_asks_the_role_beside_it(
-    role: str, dsn: str, redis_url: str, tmp_path: Path, unused_tcp_port: int
+    role: str, house: dict[str, str], tmp_path: Path, unused_tcp_port: int
 ) -> None:
     """With the environment of its container: ready is 0, and 3 once the role has gone."""
-    environment = {
-        "PATH": os.environ["PATH"], "KIMA_DATABASE_URL": dsn, "KIMA_REDIS_URL": redis_url,
-        "KIMA_DATA_DIR": str(tmp_path), **HEALTHCHECKED[role](unused_tcp_port),
-    }  # fmt: skip
-
-    async def healthcheck() -> tuple[int | None, dict[str, Any]]:
-        asked = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "kima_stream", "healthcheck", "--json", env=environment,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        out, _ = await asked.communicate()
-        return asked.returncode, json.loads(out)
-
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "kima_stream", role, "--json", env=environment,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(30):
-            line = json.loads(await process.stdout.readline())
+    house |= HEALTHCHECKED[role](unused_tcp_port)
+    async with processes.running(house, tmp_path / "log", role) as running:
         if role != "up":
-            assert line["url"] == f"http://127.0.0.1:{unused_tcp_port}"
-        code, said = await healthcheck()
+            assert running.url == f"http://127.0.0.1:{unused_tcp_port}"
+        code, said = await healthcheck(house)
         assert (code, said["checks"]["postgres"]["status"]) == (0, "ok")
-    finally:
-        process.terminate()
-        await process.wait()
-    code, said = await healthcheck()
+    code, said = await healthcheck(house)
     assert (code, said["error"]["kind"]) == (3, "unreachable")
 
 
-async def test_healthcheck_is_1_when_postgres_is_away(tmp_path: Path, unused_tcp_port: int, dsn: str) -> None:
-    """The process lives, but can take nothing: it says so part by part."""
-    conn = await database.connect(dsn, role="test")
-    name = await conn.fetchval("SELECT current_database()")
-    environment = {
-        "PATH": os.environ["PATH"], "KIMA_DATABASE_URL": dsn, "KIMA_PORT": str(unused_tcp_port),
-        "KIMA_DATA_DIR": str(tmp_path),
-    }  # fmt: skip
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "kima_stream", "serve", "--json", env=environment,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
-    assert process.stdout is not None
+async def test_healthcheck_is_1_when_postgres_takes_nobody(
+    house: dict[str, str], tmp_path: Path, unused_tcp_port: int, dsn: str
+) -> None:
+    """As during a restore: the process lives but can take nothing, and it says so part by part."""
+    house["KIMA_PORT"] = str(unused_tcp_port)
+    name = urlsplit(dsn).path.removeprefix("/")
     administrator = await database.connect(dsn.replace(name, "postgres"), role="test")
-    try:
-        await process.stdout.readline()
+
+    async def is_unready() -> bool:
+        code, said = await healthcheck(house)
+        return code == 1 and said["checks"]["postgres"]["status"] == "unavailable"
+
+    async with processes.running(house, tmp_path / "log", "serve"):
         await administrator.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         await administrator.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
-
-        async def unready() -> bool:
-            asked = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "kima_stream", "healthcheck", "--json", env=environment,
-                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-            )  # fmt: skip
-            out, _ = await asked.communicate()
-            return asked.returncode == 1 and json.loads(out)["checks"]["postgres"]["status"] == "unavailable"
-
-        await eventually(unready, timeout=20)
-    finally:
-        await administrator.close()
-        process.terminate()
-        await process.wait()
-        conn.terminate()
+        await eventually(is_unready, timeout=20)
+    await administrator.close()

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -29,7 +28,7 @@ from kima_stream.settings import config
 from kima_stream.settings.secrets import Roots
 from kima_stream.settings.store import Sources
 from kima_stream.simulator.server import serving
-from tests import front_door
+from tests import front_door, processes
 from tests.factories import a_note, append_notes, number_all
 from tests.polling import eventually
 
@@ -90,22 +89,12 @@ async def age(conn: Connection, seconds: int) -> None:
 
 
 @pytest.mark.timeout(180)
-async def test_a_well_house_is_well(tmp_path: Path) -> None:
+async def test_a_well_house_is_well(tmp_path: Path, unused_tcp_port: int) -> None:
     """``up`` as it comes: exit 0, no line at fault, in words and in JSON; stopped, its database is away: exit 3."""
     folder = tmp_path / "data"
     tmp_path.chmod(0o711)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {"PATH": os.environ["PATH"], "KIMA_DATA_DIR": str(folder), "KIMA_PORT": str(port)}
-    with (tmp_path / "stderr").open("wb") as errors:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "kima_stream", "up", "--json", env=environment, stdout=asyncio.subprocess.PIPE,
-            stderr=errors,
-        )  # fmt: skip
-    assert process.stdout is not None
-    try:
-        assert await process.stdout.readline(), (tmp_path / "stderr").read_text()
+    environment = {"KIMA_DATA_DIR": str(folder), "KIMA_PORT": str(unused_tcp_port)}
+    async with processes.running(environment, tmp_path / "log", "up"):
 
         async def is_well() -> str:
             code, said = await run(environment, "--json")
@@ -125,9 +114,6 @@ async def test_a_well_house_is_well(tmp_path: Path) -> None:
         assert {line.split()[0] for line in words.splitlines() if not line.startswith(" ")} <= {"ok", "warn"}
         key = (folder / "api_key").read_text().strip()
         assert key not in words
-    finally:
-        process.terminate()
-        await process.wait()
     code, said = await run(environment, "--json")
     assert (code, msgspec.json.decode(said)["postgres_reachable"]) == (3, False)
 
