@@ -3,6 +3,7 @@
 from typing import Final
 
 from kima_stream.http import (
+    asyncapi,
     audit,
     connect,
     downloads,
@@ -38,5 +39,6 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
     *settings.ROUTES,
     *connect.ROUTES,
     *openapi.ROUTES,
+    *asyncapi.ROUTES,
     *page.ROUTES,
 )

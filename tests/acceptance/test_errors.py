@@ -26,9 +26,9 @@ from kima_stream.errors import (
     RateLimitError,
     UserFacingError,
 )
-from kima_stream.http.connection import PROTECTION
 from kima_stream.http.limits import Policies, Policy
 from kima_stream.http.problems import Problem
+from kima_stream.http.protection import PROTECTION
 from kima_stream.http.requests import MAX_BODY_BYTES
 from kima_stream.http.routes import WEBHOOK, AnyRoute, Call, Nothing
 from kima_stream.http.table import ROUTES

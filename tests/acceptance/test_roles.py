@@ -45,6 +45,7 @@ OPEN = {
     "GET /metrics",
     "GET /api/metrics",
     "GET /api/openapi.json",
+    "GET /api/asyncapi.json",
     "GET /api/docs",
 }
 
