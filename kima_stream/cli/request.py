@@ -105,7 +105,7 @@ async def _follow(pool: Pool, asked: Requested, wish: Wish, *, silent: bool) -> 
     """Show each step as it comes, the newest with its progress; return the job as it was last."""
     console = Console(highlight=False, soft_wrap=True, quiet=silent)
     known = "it was under way already" if asked.duplicate else "asked for"
-    console.print(f"{plain(wish.album.artist)} – {plain(wish.album.title)}: {known}, job {asked.id}")  # noqa: RUF001
+    console.print(f"{plain(wish.album.title)} by {plain(wish.album.artist)}: {known}, job {asked.id}")
     shown: tuple[str, str | None] | None = None
     row = await _read(pool, asked.id)
     with Live(console=console, transient=True, refresh_per_second=4) as live:

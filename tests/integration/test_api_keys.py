@@ -12,7 +12,7 @@ import pytest
 from kima_stream.database import Connection, Pool
 from kima_stream.errors import NotFoundError
 from kima_stream.settings import api_keys
-from kima_stream.settings.api_keys import ApiKeys
+from kima_stream.settings.known_keys import ApiKeys
 from tests.polling import eventually
 
 

@@ -13,7 +13,8 @@ import pytest
 from kima_stream import event_store
 from kima_stream.database import Connection, Pool
 from kima_stream.events import NewEvent
-from kima_stream.settings.api_keys import ApiKeys, Role
+from kima_stream.settings.api_keys import Role
+from kima_stream.settings.known_keys import ApiKeys
 
 
 async def run(dsn: str, *arguments: str, code: int = 0) -> str:

@@ -16,7 +16,8 @@ from kima_stream.http import download_requests
 from kima_stream.http.download_requests import Requested
 from kima_stream.read_models import PROJECTIONS, download_jobs, erasure, settings, users
 from kima_stream.settings import api_keys, subject_keys
-from kima_stream.settings.api_keys import ApiKey, ApiKeys
+from kima_stream.settings.api_keys import ApiKey
+from kima_stream.settings.known_keys import ApiKeys
 from kima_stream.settings.seals import ERASED, UNREADABLE
 from kima_stream.settings.secrets import Roots
 from kima_stream.settings.store import Sources
