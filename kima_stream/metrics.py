@@ -81,3 +81,23 @@ http_request_seconds = Histogram(
     "kima_http_request_seconds", "From the request's head to the answer.", ("method", "route"), buckets=_FAST
 )
 live_readers = Gauge("kima_live_readers", "Readers of the live feed at this process.")
+
+soulseek_connection_status = Gauge(
+    "kima_soulseek_connection_status", "1 while this process is logged in to Soulseek, else 0."
+)
+soulseek_searches = Counter("kima_soulseek_searches_total", "Searches by outcome.", ("status",))
+soulseek_search_seconds = Histogram(
+    "kima_soulseek_search_duration_seconds",
+    "From the gate to the end of the answers.",
+    buckets=(1, 5, 10, 15, 20, 30, 45, 60),
+)
+soulseek_gate_wait_seconds = Histogram(
+    "kima_soulseek_gate_wait_seconds", "How long a search waited at the gate.", buckets=(0.1, 1, 10, 30, 60, 220, 600)
+)
+soulseek_downloads = Counter("kima_soulseek_downloads_total", "Files by outcome.", ("status",))
+soulseek_download_seconds = Histogram(
+    "kima_soulseek_download_duration_seconds",
+    "One file, from its request to its end.",
+    ("status",),
+    buckets=(5, 10, 30, 60, 120, 300, 600, 1200),
+)
