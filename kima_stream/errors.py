@@ -55,14 +55,18 @@ class ConflictError(UserFacingError):
 
 
 class IntegrationError(KimaStreamError):
-    """An outside system failed us; ``retryable`` is true when it may heal by itself."""
+    """An outside system failed us; ``retryable`` is true when it may heal by itself.
 
-    def __init__(self, detail: str, *, system: str, retryable: bool) -> None:
+    ``nothing_done`` is true when the call surely had no effect: it was not sent, or refused unread.
+    """
+
+    def __init__(self, detail: str, *, system: str, retryable: bool, nothing_done: bool = False) -> None:
         """Name the system, e.g. ``lidarr``."""
         super().__init__(f"{system}: {detail}")
         self.detail = detail
         self.system = system
         self.retryable = retryable
+        self.nothing_done = nothing_done
 
 
 class ConfigurationError(KimaStreamError):

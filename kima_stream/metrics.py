@@ -24,6 +24,10 @@ id, never text of a sender. Imports nothing of ours.
     kima_http_requests_total{method,route,status}   the front door, once per request
     kima_http_request_seconds{method,route}         the front door
     kima_live_readers                               the live feed: who watches this process
+    kima_effects_open{system}                       effects: calls that are wanted and have no outcome
+    kima_effect_outcomes_total{kind,outcome}        effects: one per attempt
+    kima_effect_seconds{kind}                       effects: one attempt, from its lease to the news
+    kima_breaker_open{system}                       effects: 1 while a system is not called, but for probes
 """
 
 from typing import Final
@@ -101,3 +105,16 @@ soulseek_download_seconds = Histogram(
     ("status",),
     buckets=(5, 10, 30, 60, 120, 300, 600, 1200),
 )
+effects_open = Gauge("kima_effects_open", "Calls that are wanted and have no outcome yet.", ("system",))
+effect_outcomes = Counter(
+    "kima_effect_outcomes_total",
+    "Attempts by how they ended: done, failed, known (another told first), postponed, withdrawn, fenced, stopped.",
+    ("kind", "outcome"),
+)
+effect_seconds = Histogram(
+    "kima_effect_seconds",
+    "One attempt, from its lease to the news.",
+    ("kind",),
+    buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1_800, 7_200),
+)
+breaker_open = Gauge("kima_breaker_open", "1 while a system does not answer and is not called.", ("system",))

@@ -51,7 +51,10 @@ class ReadModel(Protocol[S]):
         """Insert ``blank`` unless there is a row, lock it and return it."""
 
     async def save(self, conn: Connection, rows: Sequence[Row[S]]) -> None:
-        """Write rows in one statement, each only over an older version."""
+        """Write rows in one statement, each only over an older version; open and close their effects."""
+
+    async def keep_effects(self, conn: Connection, rows: Sequence[Row[S]]) -> None:
+        """Make the table ``effects`` what ``rows``, locked by the caller, have open."""
 
 
 class Projection(msgspec.Struct, Generic[S], frozen=True):

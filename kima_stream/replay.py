@@ -76,7 +76,7 @@ async def replay(
                 await fold.run_unnumbered(table)
             different, differences = await _compare(conn, table)
             if apply:
-                await _swap(conn, table)
+                await _swap(conn, projection)
     finally:
         await conn.execute(f"DROP TABLE IF EXISTS pg_temp.replayed_{table}")
     return Replayed(
@@ -211,14 +211,23 @@ def _difference(row: asyncpg.Record) -> Difference:
 _SWAP_OUT = """
     DELETE FROM {table} AS l
      WHERE NOT EXISTS (SELECT FROM pg_temp.replayed_{table} AS r WHERE r.stream = l.stream AND r::text = l::text)
+    RETURNING stream
 """
 _SWAP_IN = """
     INSERT INTO {table}
     SELECT r.* FROM pg_temp.replayed_{table} AS r
      WHERE NOT EXISTS (SELECT FROM {table} AS l WHERE l.stream = r.stream)
+    RETURNING stream
 """
 
 
-async def _swap(conn: Connection, table: str) -> None:
-    await conn.execute(_SWAP_OUT.format(table=table))
-    await conn.execute(_SWAP_IN.format(table=table))
+async def _swap(conn: Connection, projection: Projection[S]) -> None:
+    """Replace the rows that differ, and make the effects those of the new ones."""
+    read_model = projection.read_model
+    swapped = await conn.fetch(_SWAP_OUT.format(table=read_model.table))
+    swapped += await conn.fetch(_SWAP_IN.format(table=read_model.table))
+    streams = sorted({row["stream"] for row in swapped})
+    for start in range(0, len(streams), CHUNK_EVENTS):
+        some = streams[start : start + CHUNK_EVENTS]
+        rows = await read_model.lock(conn, some)
+        await read_model.keep_effects(conn, [rows.get(name, projector.blank(projection, name)) for name in some])
