@@ -28,6 +28,12 @@ id, never text of a sender. Imports nothing of ours.
     kima_effect_outcomes_total{kind,outcome}        effects: one per attempt
     kima_effect_seconds{kind}                       effects: one attempt, from its lease to the news
     kima_breaker_open{system}                       effects: 1 while a system is not called, but for probes
+    kima_soulseek_connection_status                 the account's owner: 1 while it is logged in
+    kima_soulseek_searches_total{status}            the owner: success, not_found, failed; shared: not sent again
+    kima_soulseek_search_duration_seconds           the owner: from the gate to the end of the answers
+    kima_soulseek_gate_wait_seconds                 the gate: how long a search waited for its turn
+    kima_soulseek_downloads_total{status}           the owner: success, failed; local: our disk failed
+    kima_soulseek_download_duration_seconds{status} the owner: one file, its time in the peer's queue included
 """
 
 from typing import Final

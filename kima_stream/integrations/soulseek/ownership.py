@@ -15,6 +15,7 @@ import structlog
 
 from kima_stream import cancellation, leases, locks, metrics
 from kima_stream.database import OUTAGE, Pool
+from kima_stream.effect_work import uptime
 from kima_stream.errors import ConfigurationError, FencedError, IntegrationError
 from kima_stream.integrations.soulseek import account, rules
 from kima_stream.integrations.soulseek.account import Account, Said
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 LEASE_SECONDS: Final = 15.0
 STANDBY_SECONDS: Final = 1.0
 POLL_SECONDS: Final = 0.25
+CONNECTED_SECONDS: Final = 20.0  # who needs the connection waits for one that is being made
 STABLE_SECONDS: Final = 60.0  # a session that lasted so long was a good one: delays begin anew
 _RENEWALS: Final = 5  # per lease
 _GIVE_UP: Final = 0.6  # of the lease without a renewal, and the connection is closed
@@ -83,16 +85,19 @@ class Owner:
         self._tried_at_ask = -1
         self.on_round: Callable[[], None] = lambda: None  # told often while this process is the owner
 
-    @property
-    def client(self) -> "Client":
-        """Return the connected client.
+    async def client(self) -> "Client":
+        """Return the connected client; one that is about to be is waited for.
 
         Raises:
-            IntegrationError: there is none at this moment; may heal.
+            IntegrationError: there is none; may heal.
         """
-        if self._client is None or not self._client.is_connected:
-            detail = "not connected" if self._said is None else f"not connected: {self._said.state}"
-            raise IntegrationError(detail, system="soulseek", retryable=True)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + CONNECTED_SECONDS
+        while self._client is None or not self._client.is_connected:
+            state = "standing by" if self._said is None else self._said.state
+            if state not in {"connecting", "waiting"} or loop.time() > end:
+                raise IntegrationError(f"not connected: {state}", system="soulseek", retryable=True, nothing_done=True)
+            await asyncio.sleep(self._poll_seconds)
         return self._client
 
     async def run(self) -> None:
@@ -138,17 +143,16 @@ class Owner:
 
     async def _keep(self, lease: Lease) -> None:
         """Renew lease and lock; raise FencedError when the lease cannot be proved in time."""
-        loop = asyncio.get_running_loop()
-        proved_at = loop.time()
+        proved_at = uptime()
         while True:
-            began_at = loop.time()
+            began_at = uptime()
             try:
                 async with asyncio.timeout(self._lease_seconds / _RENEWALS), self._pool.acquire() as conn:
                     await leases.hold(conn, lease, seconds=self._lease_seconds)
                 proved_at = began_at
             except OUTAGE as error:  # a time-out is one
                 log.warning("soulseek_lease_not_renewed", error_type=type(error).__name__)
-            if loop.time() - proved_at > self._lease_seconds * _GIVE_UP:
+            if uptime() - proved_at > self._lease_seconds * _GIVE_UP:
                 raise FencedError(lease=lease.name, epoch=lease.epoch)
             await self._keep_lock()
             await asyncio.sleep(self._lease_seconds / _RENEWALS)

@@ -23,6 +23,7 @@ _LOSSLESS: Final = frozenset({"flac", "wav"})
 _HIGH_KBPS: Final = 320
 _GOOD_KBPS: Final = 256
 _NUMBER: Final = re.compile(r"^(?:(?:cd|disc)\s*\d{1,2}\s+|[a-d]?\d{1,2}\s+)*(?:[a-d]?\d{1,3}\s+)(?=\S)")
+_DISC_KEY: Final = re.compile(r"^(?:cd|disc|disk|disco|volume|vol)\s?\d{1,2}\s")
 _FEATURING: Final = re.compile(r"\s(?:feat|ft|featuring)\s.*$")
 
 
@@ -32,6 +33,19 @@ class Candidate(msgspec.Struct, frozen=True):
     peer: str
     folder: str
     tracks: dict[str, FoundFile]
+
+    def find(self, key: str) -> FoundFile | None:
+        """Return its file of a track of another folder: on the same disc, or on any when there is but one."""
+        if key in self.tracks:
+            return self.tracks[key]
+        plain = without_disc(key)
+        fitting = [file for other, file in self.tracks.items() if without_disc(other) == plain]
+        return fitting[0] if len(fitting) == 1 else None
+
+
+def without_disc(key: str) -> str:
+    """Return the key of a track wherever it stands."""
+    return _DISC_KEY.sub("", key) or key
 
 
 def comparable(name: str) -> str:
@@ -176,7 +190,7 @@ def _ratio(one: Candidate, wanted: Sequence[str]) -> float:
 
 def _keys(one: Candidate) -> frozenset[str]:
     """Return the keys of its tracks without the discs."""
-    return frozenset(key.removeprefix(comparable(names.disc(file.folder))).strip() for key, file in one.tracks.items())
+    return frozenset(without_disc(key) for key in one.tracks)
 
 
 def _score(one: Candidate, wanted: Sequence[str], usual: int) -> tuple[float, ...]:

@@ -207,7 +207,7 @@ async def test_whatever_is_asked_in_whatever_order_there_is_one_login_at_most(
                     server.close_session("kima")
                 case _:
                     with suppress(IntegrationError):
-                        async for _ in owner.client.search("an album", seconds=0.005):
+                        async for _ in (await owner.client()).search("an album", seconds=0.005):
                             pass
             assert len(server.online) <= 1
         asked = await ask(pool, wanted=True)

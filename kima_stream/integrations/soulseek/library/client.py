@@ -6,7 +6,7 @@ It leaves to us: to reconnect, to limit how much is fetched at once, where a fil
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ from aioslsk.exceptions import AioSlskException, AuthenticationError, ListeningC
 from aioslsk.network.connection import ListeningConnection
 from aioslsk.network.network import ListeningConnections, Network
 from aioslsk.search.model import SearchResult
+from aioslsk.user.model import UserStatus
 
 from kima_stream.errors import ConfigurationError, IntegrationError
 from kima_stream.integrations.soulseek.found import FoundFile
@@ -63,6 +64,7 @@ class Client:
         self.credentials = credentials
         self.ended = asyncio.Event()
         self.was_kicked = False
+        self.is_closed = False
         self._library = _Library(credentials)
         self._is_started = False
         self._answers: dict[int, asyncio.Queue[SearchResult]] = {}
@@ -105,7 +107,9 @@ class Client:
             raise _outage(f"the server cannot be reached ({type(error).__name__})") from None
         self.ended.clear()
 
-    async def search(self, query: str, *, seconds: float, max_peers: int = MAX_PEERS) -> AsyncIterator[list[FoundFile]]:
+    async def search(
+        self, query: str, *, seconds: float, max_peers: int = MAX_PEERS
+    ) -> AsyncGenerator[list[FoundFile]]:
         """Send ``query`` and yield what each peer answers, for ``seconds`` or until ``max_peers`` answered.
 
         Raises:
@@ -144,8 +148,13 @@ class Client:
         await self._library.transfers.queue(transfer)
         return incoming
 
+    def is_offline(self, peer: str) -> bool:
+        """Say whether the server says that ``peer`` is away; it tells only of those we fetch from."""
+        return self._library.users.get_user_object(peer).status == UserStatus.OFFLINE
+
     async def close(self) -> None:
         """Log out; what was being fetched stays as far as it came. Takes CLOSE_SECONDS at most."""
+        self.is_closed = True
         self.ended.set()
         with suppress(TimeoutError, AioSlskException, OSError):
             async with asyncio.timeout(CLOSE_SECONDS):
@@ -181,7 +190,7 @@ class Client:
 
 
 def _outage(detail: str) -> IntegrationError:
-    return IntegrationError(detail, system="soulseek", retryable=True)
+    return IntegrationError(detail, system="soulseek", retryable=True, nothing_done=True)
 
 
 def _settings(credentials: Credentials) -> library_settings.Settings:
