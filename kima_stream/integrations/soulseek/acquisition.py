@@ -91,8 +91,9 @@ class Acquisition:
             await work.find_what_is_here()
             for candidate in plan.candidates:
                 await work.take_from(candidate)
-            for key in work.missing()[:MAX_TRACK_SEARCHES]:
-                await self._track(work, key)
+            if work.is_begun or album.tracks:  # else a search per track would find the same that failed
+                for key in work.missing()[:MAX_TRACK_SEARCHES]:
+                    await self._track(work, key)
             return await self._ended(work, root, folder)
 
     async def file(self, wanted: FoundFile, album: Album, hand: Hand) -> Acquired:
@@ -183,7 +184,7 @@ class Acquisition:
             artist=album.artist,
             title=title,
             album=album.title,
-            blocked=await self.blocked(),
+            blocked=await self.blocked() | work.failed,
             limit=MAX_TRACK_PEERS,
         )
         for file in found:

@@ -13,6 +13,7 @@ from kima_stream.integrations.soulseek.found import FoundFile
 from kima_stream.integrations.soulseek.plans import Plan
 from kima_stream.integrations.soulseek.ranking import Candidate
 
+AT_ONCE: Final = 3  # files from one peer; how many from all is a setting
 MAX_FAILURES_PER_FOLDER: Final = 3  # then the next peer; those three block it as well
 
 
@@ -73,12 +74,18 @@ class AlbumWork:
         self._here: dict[str, Kept] = {}
         self._peers: dict[str, None] = {}
         self._reasons: dict[str, None] = {}
+        self.failed: set[str] = set()  # peers that failed us here: not asked again for this album
         self._bytes: dict[str, int] = {}
         self._expected: dict[str, int] = {}
 
     def missing(self) -> list[str]:
         """Return the keys of the tracks that are not here."""
         return [key for key in self._plan.tracks if key not in self._here]
+
+    @property
+    def is_begun(self) -> bool:
+        """Say whether some of it is here."""
+        return bool(self._here)
 
     def title_of(self, key: str) -> str:
         """Return what to search for when a track is looked for by itself."""
@@ -123,17 +130,19 @@ class AlbumWork:
         offered = {key: file for key in self.missing() if (file := candidate.find(key)) is not None}
         if not offered:
             return
+        waiting = list(reversed(offered.items()))
         failures = 0
 
-        async def one(key: str, file: FoundFile) -> None:
+        async def work() -> None:
             nonlocal failures
-            if failures < MAX_FAILURES_PER_FOLDER and not await self.take(key, file):
-                failures += 1
+            while waiting and failures < MAX_FAILURES_PER_FOLDER:
+                if not await self.take(*waiting.pop()):
+                    failures += 1
 
         try:
             async with asyncio.TaskGroup() as group:
-                for key, file in offered.items():
-                    group.create_task(one(key, file))
+                for _ in range(AT_ONCE):
+                    group.create_task(work())
         except ExceptionGroup as errors:  # the others were stopped; what they have so far stays
             raise errors.exceptions[0] from None
 
@@ -151,6 +160,7 @@ class AlbumWork:
             place = await self._fetch(file, self._root, self._relative(file), self.hand, report)
         except PeerError as error:
             self._reasons[f"{file.peer} {error.reason}"] = None
+            self.failed.add(file.peer)
             return False
         self._keep(key, place, file.size_bytes, file.peer)
         report(file.size_bytes)

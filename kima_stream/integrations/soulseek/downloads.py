@@ -8,6 +8,7 @@ fault.
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
@@ -73,7 +74,7 @@ class Slots:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self._release()
-            else:
+            with suppress(ValueError):  # it may be let in and cancelled at the same moment
                 self._waiting.remove(turn)
             raise
 
@@ -238,10 +239,10 @@ class _Watch:
         if not self._client.is_offline(self._wanted.peer):
             self._left_at = now
         if receiving and now - self._moved_at > self._bounds.idle_seconds:
-            raise PeerError(f"sent nothing for {self._bounds.idle_seconds:.0f} s")
+            raise PeerError(f"sent nothing for {self._bounds.idle_seconds:g} s")
         if not receiving and now - self._left_at > self._bounds.offline_seconds:
             raise PeerError("is offline")
         if not receiving and now - self._moved_at > self._bounds.start_seconds:
             place = self._incoming.place_in_queue
             queue = f", place {place} in its queue" if place else ""
-            raise PeerError(f"did not begin within {self._bounds.start_seconds:.0f} s{queue}")
+            raise PeerError(f"did not begin within {self._bounds.start_seconds:g} s{queue}")
