@@ -7,13 +7,14 @@ threads overtake each other.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set as AbstractSet
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 import msgspec
 from msgspec.structs import replace
 
-from consumers.lidarr_news import AlbumNews, Failed, Moved, News
+from consumers.lidarr_news import Failed, Moved, News
 from kima_stream import upcasters
 from kima_stream.events import (
     Event,
@@ -29,8 +30,9 @@ from kima_stream.events import (
 from kima_stream.integrations.received import stream_name
 from kima_stream.projector import Row
 from projections import correlation
-from projections.download_job import DownloadJob, Fact, fold
-from projections.download_job_decider import decide, has
+from projections.download_job import DownloadJob, fold
+from projections.download_job_decider import decide, decide_unasked
+from projections.download_job_lidarr import has
 
 JOBS: Final = "download_job"  # category of the jobs
 UNMATCHED: Final = "unmatched"  # category of what no job knows
@@ -76,7 +78,7 @@ class Desk:
         """Decide what follows from one webhook."""
         if isinstance(news, Moved):
             self._spread(news)
-        elif not self._fail(news.cause.event_id, news.download_key, news.fact):
+        elif not self._fail(news.cause.event_id, news.download_key, news.fact, news.cause.recorded_at):
             self._wait(news)
 
     def event_ids(self) -> list[UUID]:
@@ -86,30 +88,31 @@ class Desk:
     def _spread(self, news: Moved) -> None:
         """Bring a grab or an import to the jobs of each of its albums, then the failures that wait for its download."""
         # Before any moves: Lidarr may give two albums one number, and neither is then the other's.
+        at = news.cause.recorded_at
         before = [self._jobs(album.keys) for album in news.albums]
         for album, streams in zip(news.albums, before, strict=True):
             jobs = [stream for stream in streams if correlation.is_for(self.states[stream], album.album)]
-            moved = [(stream, facts) for stream in jobs if (facts := decide(self.states[stream], album.fact))]
+            moved = [(stream, facts) for stream in jobs if (facts := self._decide(stream, album.fact, at, jobs))]
             if not moved and not any(has(self.states[stream], album.fact) for stream in jobs):
-                moved = [(album.own_stream, self._unasked(album))]
+                own = album.own_stream
+                moved = [(own, decide_unasked(self.states[own], album.unasked, album.fact, at))]
             for stream, facts in moved:
                 self._record(news.cause.event_id, stream, facts)
                 self._add(stream, album.keys | news.download_keys)
         if news.download_key:
             self._pick_up(news.cause, news.download_key)
 
-    def _unasked(self, news: AlbumNews) -> list[Fact]:
-        """Return what follows in Lidarr's own job for the album when Lidarr is taken to have asked for it."""
-        state = self.states[news.own_stream]
-        opened = decide(state, news.unasked)
-        return [*opened, *decide(fold(opened, state), news.fact)]
+    def _decide(self, stream: str, fact: Event, at: datetime, jobs: Iterable[str]) -> list[Event]:
+        """Return what follows for one of the ``jobs`` that want the album."""
+        is_wanted = any(self.states[other].is_active for other in jobs if other != stream)
+        return decide(self.states[stream], fact, at, is_wanted_elsewhere=is_wanted)
 
-    def _fail(self, cause_id: UUID, download_key: str | None, fact: JobDownloadFailed) -> list[str]:
+    def _fail(self, cause_id: UUID, download_key: str | None, fact: JobDownloadFailed, at: datetime) -> list[str]:
         """Record the failure with every job that knows the download; return their streams."""
         jobs = self._jobs([download_key] if download_key else [])
         jobs = [stream for stream in jobs if self.states[stream].download(fact.download_id)]
         for stream in jobs:
-            self._record(cause_id, stream, decide(self.states[stream], fact))
+            self._record(cause_id, stream, decide(self.states[stream], fact, at))
         return jobs
 
     def _wait(self, news: Failed) -> None:
@@ -134,7 +137,7 @@ class Desk:
             for waiting in self._waiting.pop(stream, {}).values():
                 fact = waiting.fact
                 failed = JobDownloadFailed(download_id=fact.download_id or "", release_title=fact.release_title)
-                streams = self._fail(waiting.event_id, download_key, failed)
+                streams = self._fail(waiting.event_id, download_key, failed, cause.recorded_at)
                 resolved = UnmatchedResolved(fact_id=fact.fact_id, streams=tuple(streams))
                 self._leave(stream, derived_id(fact.fact_id, "resolved"), resolved, cause)
 
@@ -146,7 +149,7 @@ class Desk:
         streams = {stream for key in keys for each in (self._keys[key], self.added.get(key, ())) for stream in each}
         return sorted(stream for stream in streams if stream_category(stream) == category)
 
-    def _record(self, cause_id: UUID, stream: str, facts: Sequence[Fact]) -> None:
+    def _record(self, cause_id: UUID, stream: str, facts: Sequence[Event]) -> None:
         """Move the job by ``facts``, unless this cause has moved it before."""
         ids = [derived_id(cause_id, f"{stream}/{number}") for number in range(len(facts))]
         if not facts or not self._taken.isdisjoint(ids):

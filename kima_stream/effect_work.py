@@ -45,6 +45,7 @@ from kima_stream.errors import FencedError
 from kima_stream.events import Effect, EffectFailed, Event
 
 TIMEOUT_SECONDS: Final = 120.0  # one attempt, unless its class says otherwise
+ASK_AFTER_SECONDS: Final = 5.0
 
 # Goes on while the machine sleeps, where there is such a clock: a lease runs out meanwhile.
 uptime: Callable[[], float] = (
@@ -82,6 +83,19 @@ class Work:
         """Show how far it is; kept within about a second, and as cheap as an assignment."""
         self.progress = progress
 
+    def failure(
+        self, code: str, reason: str, next_step: str | None = None, *, was_unknown: bool = False
+    ) -> EffectFailed:
+        """Return the news that nothing will come of it; both texts are for people."""
+        return EffectFailed(
+            effect_id=self.effect.effect_id,
+            kind=self.effect.kind,
+            code=code,
+            reason=reason,
+            next_step=next_step,
+            was_unknown=was_unknown,
+        )
+
     def check_lease(self) -> None:
         """Call this right before every call that changes something outside: a paused process must not go on.
 
@@ -100,12 +114,15 @@ class Executor(ABC):
         max_attempts: performed so often without an end it fails; None: as long as it is wanted.
         timeout_seconds: of one attempt; one that takes longer is cancelled, and may have been heard.
             None: it keeps bounds of its own.
+        ask_after_seconds: how long the other side may still be busy with a call that was cut off; it is not asked
+            before that what became of it.
         at_once: calls of this kind that one process makes at the same time.
     """
 
     kind: str
     max_attempts: int | None = None
     timeout_seconds: float | None = TIMEOUT_SECONDS
+    ask_after_seconds: float = ASK_AFTER_SECONDS
     at_once: int = 4
 
     @abstractmethod
@@ -136,11 +153,9 @@ class CannotAsk(Executor):
 
     async def resolve(self, work: Work) -> Event | None:
         """Give it up: a person has to look."""
-        return EffectFailed(
-            effect_id=work.effect.effect_id,
-            kind=work.effect.kind,
-            code="gave_up",
-            reason=f"It is not known whether {work.effect.system} was reached, and it cannot be asked.",
-            next_step=f"See what {work.effect.system} has, then ask again if it is still wanted.",
+        return work.failure(
+            "gave_up",
+            f"It is not known whether {work.effect.system} was reached, and it cannot be asked.",
+            f"See what {work.effect.system} has, then ask again if it is still wanted.",
             was_unknown=True,
         )

@@ -58,15 +58,25 @@ class IntegrationError(KimaStreamError):
     """An outside system failed us; ``retryable`` is true when it may heal by itself.
 
     ``nothing_done`` is true when the call surely had no effect: it was not sent, or refused unread.
+    ``retry_after_seconds`` is how long it asked us to wait, if it did.
     """
 
-    def __init__(self, detail: str, *, system: str, retryable: bool, nothing_done: bool = False) -> None:
+    def __init__(
+        self,
+        detail: str,
+        *,
+        system: str,
+        retryable: bool,
+        nothing_done: bool = False,
+        retry_after_seconds: float | None = None,
+    ) -> None:
         """Name the system, e.g. ``lidarr``."""
         super().__init__(f"{system}: {detail}")
         self.detail = detail
         self.system = system
         self.retryable = retryable
         self.nothing_done = nothing_done
+        self.retry_after_seconds = retry_after_seconds
 
 
 class ConfigurationError(KimaStreamError):

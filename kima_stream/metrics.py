@@ -24,6 +24,10 @@ id, never text of a sender. Imports nothing of ours.
     kima_http_requests_total{method,route,status}   the front door, once per request
     kima_http_request_seconds{method,route}         the front door
     kima_live_readers                               the live feed: who watches this process
+    kima_download_jobs_total{source,status}         group job_endings: attempts that ended, and how
+    kima_download_job_duration_seconds              group job_endings: from the attempt's opening to its end
+    kima_cache_operations_total{cache_name,operation}  the cache: get, set, delete
+    kima_cache_hits_total / _misses_total{cache_name}  the cache: a look while Redis is away is a miss
     kima_effects_open{system}                       effects: calls that are wanted and have no outcome
     kima_effect_outcomes_total{kind,outcome}        effects: one per attempt
     kima_effect_seconds{kind}                       effects: one attempt, from its lease to the news
@@ -34,6 +38,8 @@ id, never text of a sender. Imports nothing of ours.
     kima_soulseek_gate_wait_seconds                 the gate: how long a search waited for its turn
     kima_soulseek_downloads_total{status}           the owner: success, failed; local: our disk failed
     kima_soulseek_download_duration_seconds{status} the owner: one file, its time in the peer's queue included
+    kima_lidarr_api_calls_total{endpoint,status}    the client of Lidarr, once per call, also of those in vain
+    kima_lidarr_api_duration_seconds{endpoint}      the client of Lidarr
 """
 
 from typing import Final
@@ -111,6 +117,24 @@ soulseek_download_seconds = Histogram(
     ("status",),
     buckets=(5, 10, 30, 60, 120, 300, 600, 1200),
 )
+
+cache_operations = Counter(
+    "kima_cache_operations_total", "Operations on the cache: get, set, delete.", ("cache_name", "operation")
+)
+cache_hits = Counter("kima_cache_hits_total", "Looks that found what others answered.", ("cache_name",))
+cache_misses = Counter("kima_cache_misses_total", "Looks that found nothing, or no Redis.", ("cache_name",))
+
+download_jobs = Counter(
+    "kima_download_jobs_total",
+    "Attempts of download jobs that ended, by source and how: success, partial, failed, cancelled.",
+    ("source", "status"),
+)
+download_job_seconds = Histogram(
+    "kima_download_job_duration_seconds",
+    "From the opening of an attempt to its end.",
+    ("source", "status"),
+    buckets=(1, 5, 10, 30, 60, 120, 300, 600),
+)
 effects_open = Gauge("kima_effects_open", "Calls that are wanted and have no outcome yet.", ("system",))
 effect_outcomes = Counter(
     "kima_effect_outcomes_total",
@@ -124,3 +148,14 @@ effect_seconds = Histogram(
     buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1_800, 7_200),
 )
 breaker_open = Gauge("kima_breaker_open", "1 while a system does not answer and is not called.", ("system",))
+lidarr_api_calls = Counter(
+    "kima_lidarr_api_calls_total",
+    "Calls of Lidarr's API by path, ids as {id}, and status: HTTP's, timeout or unreachable.",
+    ("endpoint", "status"),
+)
+lidarr_api_seconds = Histogram(
+    "kima_lidarr_api_duration_seconds",
+    "From the call of Lidarr's API to the end of its answer.",
+    ("endpoint",),
+    buckets=(0.1, 0.5, 1, 2, 5, 10),
+)

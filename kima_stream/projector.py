@@ -7,14 +7,16 @@ is current when it is given.
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Generic, Protocol, TypeVar
+from uuid import UUID
 
 import msgspec
+from msgspec.structs import replace
 
 from kima_stream import delivery, event_store, upcasters
 from kima_stream.checkpoints import Batch, ConsumerGroup
 from kima_stream.database import Connection
 from kima_stream.event_store import Append
-from kima_stream.events import NO_STREAM, Event, NewEvent, RecordedEvent
+from kima_stream.events import NO_STREAM, Event, NewEvent, RecordedEvent, derived_id, event_type, new_event
 
 S = TypeVar("S")
 _UNBORN = datetime(1970, 1, 1, tzinfo=UTC)  # of a row without events; never shown
@@ -133,6 +135,23 @@ async def decide(conn: Connection, projection: Projection[S], row: Row[S], event
     row = fold(projection, row, recorded)
     await projection.read_model.save(conn, [row])
     return row
+
+
+def consequences(
+    decided: Sequence[Event], *, event_id: UUID, correlation_id: str | None, causation_id: UUID | None = None
+) -> list[NewEvent]:
+    """Return what was decided, ready to append: the first under ``event_id``, the others as caused by it.
+
+    Ids derive from the first one's, so that the same news decided again makes the same events.
+    """
+    return [
+        replace(
+            new_event(fact, correlation_id=correlation_id),
+            event_id=derived_id(event_id, f"{fact_type}/{number}") if number else event_id,
+            causation_id=event_id if number else causation_id,
+        )
+        for number, (fact, fact_type) in enumerate((each, event_type(type(each))) for each in decided)
+    ]
 
 
 def blank(projection: Projection[S], stream: str) -> Row[S]:

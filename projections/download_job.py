@@ -2,129 +2,87 @@
 
     requested -> searching -> downloading -> importing -> completed | failed | cancelled
 
-Pure: the state and its fold; what follows from a new fact is decided in ``download_job_decider``.
-Only ``JobAttemptOpened`` leaves completed, failed or cancelled.
+Pure: the fold of its facts; what follows from a new one is decided in ``download_job_decider``.
+A release or a source that fails leads back to ``searching``. Only ``JobAttemptOpened`` leaves completed,
+failed or cancelled. Deadlines are facts: the fold never asks a clock.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
-from typing import Final, Literal, TypeAlias, assert_never
-from uuid import UUID
+from typing import Any, Final, TypeAlias
 
-import msgspec
 from msgspec.structs import replace
 
 from kima_stream.events import (
+    EffectDone,
+    EffectFailed,
+    EffectIntended,
+    EffectWithdrawn,
     Event,
+    JobAddedToLidarr,
     JobAttemptOpened,
+    JobCancelled,
+    JobCancelRequested,
     JobCompleted,
+    JobDeadlinePassed,
+    JobDeadlineSet,
+    JobDownloadBlocked,
     JobDownloadFailed,
+    JobDownloadFinished,
+    JobDownloadRemoved,
     JobFailed,
     JobGrabbed,
     JobImported,
+    JobImportFailed,
+    JobProgressed,
     JobRequested,
     JobRequestMerged,
+    JobRetryRequested,
+    JobScanRequested,
+    JobSearched,
+    JobSoulseekFinished,
+    JobSourceChosen,
+    JobTracksCounted,
+    Source,
+    open_effects,
+)
+from projections import download_job_downloads as downloads
+from projections.download_job_downloads import key_of
+from projections.download_job_state import (
+    ACTIVE,
+    INITIAL,
+    STEPS,
+    Download,
+    DownloadJob,
+    LidarrAlbum,
+    Status,
+    answered,
+    ended,
 )
 
-Status: TypeAlias = Literal[
-    "none", "requested", "searching", "downloading", "importing", "completed", "failed", "cancelled"
-]
-Fact: TypeAlias = (
-    JobRequested
-    | JobRequestMerged
-    | JobAttemptOpened
-    | JobGrabbed
-    | JobImported
-    | JobCompleted
-    | JobDownloadFailed
-    | JobFailed
-)
-ACTIVE: Final[frozenset[Status]] = frozenset({"requested", "searching", "downloading", "importing"})
+__all__ = ["ACTIVE", "FOLDS", "INITIAL", "Download", "DownloadJob", "LidarrAlbum", "Status", "apply", "fold", "key_of"]
+
+_Fold: TypeAlias = Callable[[DownloadJob, Any], DownloadJob]  # the key in FOLDS says which fact
 
 # What the page says: (reason, next step).
-_REQUESTED: Final = ("The album was asked for.", "Lidarr looks for a release and grabs one.")
-_DOWNLOADING: Final = ("Lidarr grabbed a release.", "The download ends, then Lidarr imports it.")
-_IMPORTING: Final = ("Lidarr imported files.", "The job is about to complete.")
+_REQUESTED: Final = ("The album was asked for.", "A source takes it, or Lidarr grabs it by itself.")
+_SEARCHED: Final = ("The search is over.", "Lidarr grabs one of the releases that it found.")
+_UNREACHABLE: Final = "Remove the download in Lidarr: it could not be told."
+
+_CHOSEN: Final[Mapping[Source, tuple[str, str]]] = {
+    "lidarr": ("Lidarr is asked for the album.", "Lidarr watches it and searches for it."),
+    "soulseek": ("Soulseek is searched for the album.", "Its files come into the library's folder."),
+}
+_WITHIN: Final[Mapping[str, tuple[str, str]]] = {
+    "lidarr.search": ("Lidarr searches for the album.", "Lidarr grabs one of the releases that it finds."),
+    "lidarr.blocklist": ("A release could not be imported.", "Lidarr is told to take another one."),
+}
 
 
-class LidarrAlbum(msgspec.Struct, frozen=True, gc=False):
-    """An album as one Lidarr numbers it."""
-
-    instance: str
-    album_id: int
-
-
-class Download(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One release on its way; ``key`` is the client's download id, or what stands for it."""
-
-    key: str
-    attempt: int
-    outcome: Literal["running", "imported", "failed"]
-    was_grabbed: bool = False  # False while the grab itself has not been seen
-    release_title: str | None = None
-    indexer: str | None = None
-    quality: str | None = None
-    size_bytes: int | None = None
-
-
-class DownloadJob(msgspec.Struct, frozen=True, kw_only=True):
-    """The job as it stands; ``reason`` and ``next_step`` are for people."""
-
-    job_id: UUID = UUID(int=0)
-    user_id: str = ""
-    target_mbid: UUID = UUID(int=0)
-    target_is_derived: bool = False
-    discovery_batch_id: UUID | None = None
-    status: Status = "none"
-    artist: str = ""
-    album: str = ""
-    source: str | None = None
-    attempt: int = 0
-    reason: str | None = None
-    next_step: str | None = None
-    origin: Literal["user", "lidarr"] = "user"
-    correlation_id: str = ""
-    requests: int = 0
-    downloads: tuple[Download, ...] = ()
-    lidarr_albums: tuple[LidarrAlbum, ...] = ()
-    track_file_ids: dict[str, tuple[int, ...]] = {}  # by Lidarr instance, each ascending
-
-    @property
-    def is_active(self) -> bool:
-        """Return whether an attempt is under way."""
-        return self.status in ACTIVE
-
-    def download(self, key: str | None) -> Download | None:
-        """Return the download of this key, if the job knows it."""
-        return next((download for download in self.downloads if download.key == key), None)
-
-
-INITIAL: Final = DownloadJob()
-
-
-def apply(state: DownloadJob, event: Event) -> DownloadJob:  # noqa: PLR0911 - one per fact
+def apply(state: DownloadJob, event: Event) -> DownloadJob:
     """Return the job as it stands after ``event``; never refuses, the fact has happened."""
-    if not isinstance(event, Fact):
-        return state  # of another category
-    match event:
-        case JobRequested():
-            return _requested(state, event)
-        case JobRequestMerged():
-            return state
-        case JobAttemptOpened():
-            return _opened(state, event)
-        case JobGrabbed():
-            return _grabbed(state, event)
-        case JobImported():
-            return _imported(state, event)
-        case JobCompleted():
-            return _moved(state, "completed", event.reason, None)
-        case JobDownloadFailed():
-            return _with_download(state, _failed_download(state, event))
-        case JobFailed():
-            return _moved(state, "failed", event.reason, event.next_step)
-        case _:
-            assert_never(event)
+    folded = FOLDS.get(type(event))
+    return state if folded is None else folded(state, event)  # None: of another category
 
 
 def fold(facts: Sequence[Event], state: DownloadJob = INITIAL) -> DownloadJob:
@@ -134,7 +92,7 @@ def fold(facts: Sequence[Event], state: DownloadJob = INITIAL) -> DownloadJob:
 
 def _requested(state: DownloadJob, event: JobRequested) -> DownloadJob:
     if not state.is_active:
-        state = replace(state, correlation_id=event.correlation_id)
+        state = replace(state, correlation_id=event.correlation_id, reopened=0)
     if state.requests:
         return replace(state, requests=state.requests + 1)
     return replace(
@@ -151,73 +109,159 @@ def _requested(state: DownloadJob, event: JobRequested) -> DownloadJob:
     )
 
 
+def _retry_requested(state: DownloadJob, event: JobRetryRequested) -> DownloadJob:
+    return state if state.is_active else replace(state, correlation_id=event.correlation_id, reopened=0)
+
+
 def _opened(state: DownloadJob, event: JobAttemptOpened) -> DownloadJob:
     if event.attempt <= state.attempt:
         return state
     reason, next_step = _REQUESTED
-    return replace(state, status="requested", attempt=event.attempt, source=None, reason=reason, next_step=next_step)
-
-
-def _grabbed(state: DownloadJob, event: JobGrabbed) -> DownloadJob:
-    known = state.download(key_of(event))
-    outcome: Literal["running", "imported"] = "imported" if known and known.outcome == "imported" else "running"
-    grabbed = Download(
-        key=key_of(event),
-        attempt=known.attempt if known and outcome == "imported" else state.attempt,
-        outcome=outcome,
-        was_grabbed=True,
-        release_title=event.release_title,
-        indexer=event.indexer,
-        quality=event.quality,
-        size_bytes=event.size_bytes,
+    return replace(
+        state,
+        status="requested",
+        attempt=event.attempt,
+        reopened=state.reopened + event.is_reopened,
+        source=None,
+        reason=reason,
+        next_step=next_step,
+        code=None,
+        is_partial=False,
+        policy=event.policy,
+        sources=(),
+        releases=0,
+        blocklists=0,
+        intended=0,
+        awaits=None,
+        deadline_at=None,
+        deadline_kind=None,
+        until=None,
+        grabs_until=None,
+        # Who asks again may have deleted the files; what Lidarr goes on with, it goes on with.
+        tracks_total=state.tracks_total if event.is_reopened else None,
+        tracks_present=state.tracks_present if event.is_reopened else 0,
     )
-    state = _with_album(_with_download(state, grabbed), event)
-    if outcome == "imported":
-        return state  # the import overtook its grab: nothing is on its way
-    return _moved(replace(state, source=state.source or "lidarr"), "downloading", *_DOWNLOADING)
 
 
-def _imported(state: DownloadJob, event: JobImported) -> DownloadJob:
-    if event.download_id is not None:
-        known = state.download(event.download_id) or Download(
-            key=event.download_id, attempt=state.attempt, outcome="imported"
-        )
-        state = _with_download(state, replace(known, outcome="imported"))
-    files = {*state.track_file_ids.get(event.lidarr_instance, ()), *event.track_file_ids}
-    state = replace(
-        _with_album(state, event),
-        track_file_ids=state.track_file_ids | {event.lidarr_instance: tuple(sorted(files))},
-        source=state.source or "lidarr",
-    )
-    return _moved(state, "importing", *_IMPORTING)
-
-
-def _failed_download(state: DownloadJob, event: JobDownloadFailed) -> Download:
-    known = state.download(event.download_id) or Download(
-        key=event.download_id, attempt=state.attempt, outcome="failed", release_title=event.release_title
-    )
-    return known if known.outcome == "imported" else replace(known, outcome="failed")
-
-
-def _moved(state: DownloadJob, status: Status, reason: str | None, next_step: str | None) -> DownloadJob:
-    """Return the job in its new status; what is over stays over, and files do not go back to a download."""
-    if not state.is_active or (status == "downloading" and state.status == "importing"):
+def _chosen(state: DownloadJob, event: JobSourceChosen) -> DownloadJob:
+    if not state.is_active:
         return state
-    return replace(state, status=status, reason=reason, next_step=next_step)
+    reason, next_step = _CHOSEN[event.source]
+    return replace(
+        state,
+        status="searching",
+        source=event.source,
+        sources=state.sources if event.source in state.sources else (*state.sources, event.source),
+        reason=f"{event.reason} {reason}" if event.reason else reason,
+        next_step=next_step,
+        awaits=None,
+        until=None,
+    )
 
 
-def _with_download(state: DownloadJob, download: Download) -> DownloadJob:
-    if state.download(download.key) is None:
-        return replace(state, downloads=(*state.downloads, download))
-    downloads = tuple(download if known.key == download.key else known for known in state.downloads)
-    return replace(state, downloads=downloads)
+def _intended(state: DownloadJob, event: EffectIntended) -> DownloadJob:
+    effect = event.effect
+    state = replace(
+        state,
+        effects=open_effects(state.effects, event),
+        intended=state.intended + 1,
+        is_scan_wanted=state.is_scan_wanted or effect.kind == "library.scan",
+    )
+    if effect.kind not in STEPS or not state.is_active:
+        return state
+    state = replace(state, awaits=effect, blocklists=state.blocklists + (effect.kind == "lidarr.blocklist"))
+    if state.hopes or effect.kind not in _WITHIN:
+        return state
+    reason, next_step = _WITHIN[effect.kind]
+    return replace(state, status="searching", reason=reason, next_step=next_step)
 
 
-def _with_album(state: DownloadJob, event: JobGrabbed | JobImported) -> DownloadJob:
-    album = LidarrAlbum(event.lidarr_instance, event.lidarr_album_id)
-    return state if album in state.lidarr_albums else replace(state, lidarr_albums=(*state.lidarr_albums, album))
+def _done(state: DownloadJob, event: EffectDone) -> DownloadJob:
+    return replace(state, effects=open_effects(state.effects, event))
 
 
-def key_of(event: JobGrabbed) -> str:
-    """Return what names the download: the client's id, or else the release and where it is from."""
-    return event.download_id or f"{event.release_title} [{event.indexer}]"
+def _effect_failed(state: DownloadJob, event: EffectFailed) -> DownloadJob:
+    is_scan_wanted = state.is_scan_wanted and event.kind != "library.scan"
+    state = replace(state, effects=open_effects(state.effects, event), is_scan_wanted=is_scan_wanted)
+    if event.kind == "lidarr.remove" and state.status == "cancelled":
+        return replace(state, next_step=event.next_step or _UNREACHABLE)
+    return state
+
+
+def _withdrawn(state: DownloadJob, event: EffectWithdrawn) -> DownloadJob:
+    is_awaited = state.awaits is not None and state.awaits.effect_id == event.effect_id
+    return replace(state, effects=open_effects(state.effects, event), awaits=None if is_awaited else state.awaits)
+
+
+def _deadline_set(state: DownloadJob, event: JobDeadlineSet) -> DownloadJob:
+    if not state.is_active:
+        return state
+    return replace(state, deadline_at=event.deadline_at, deadline_kind=event.kind, until=event.until)
+
+
+def _unchanged(state: DownloadJob, event: JobRequestMerged | JobCancelRequested) -> DownloadJob:
+    return state
+
+
+def _scan_requested(state: DownloadJob, event: JobScanRequested) -> DownloadJob:
+    return replace(state, is_scan_wanted=False)
+
+
+def _deadline_passed(state: DownloadJob, event: JobDeadlinePassed) -> DownloadJob:
+    if state.deadline_at != event.deadline_at:
+        return state
+    if state.deadline_kind in {"progress", "import"}:
+        state = downloads.abandoned(state)
+    return replace(state, deadline_at=None, deadline_kind=None)
+
+
+def _searched(state: DownloadJob, event: JobSearched) -> DownloadJob:
+    state = answered(state, f"{event.source}.search")
+    if state.status != "searching":
+        return state
+    reason, next_step = _SEARCHED
+    return replace(state, reason=reason, next_step=next_step)
+
+
+def _completed(state: DownloadJob, event: JobCompleted) -> DownloadJob:
+    return ended(state, "completed", event)
+
+
+def _failed(state: DownloadJob, event: JobFailed) -> DownloadJob:
+    return ended(state, "failed", event)
+
+
+def _cancelled(state: DownloadJob, event: JobCancelled) -> DownloadJob:
+    return ended(state, "cancelled", event)
+
+
+FOLDS: Final[Mapping[type[Event], _Fold]] = {
+    JobRequested: _requested,
+    JobRequestMerged: _unchanged,
+    JobRetryRequested: _retry_requested,
+    JobCancelRequested: _unchanged,
+    JobAttemptOpened: _opened,
+    JobSourceChosen: _chosen,
+    EffectIntended: _intended,
+    EffectDone: _done,
+    EffectFailed: _effect_failed,
+    EffectWithdrawn: _withdrawn,
+    JobDeadlineSet: _deadline_set,
+    JobDeadlinePassed: _deadline_passed,
+    JobAddedToLidarr: downloads.counted,
+    JobTracksCounted: downloads.counted,
+    JobSearched: _searched,
+    JobGrabbed: downloads.grabbed,
+    JobProgressed: downloads.progressed,
+    JobDownloadFinished: downloads.finished,
+    JobImported: downloads.imported,
+    JobDownloadFailed: downloads.download_failed,
+    JobImportFailed: downloads.download_failed,
+    JobDownloadBlocked: downloads.blocked,
+    JobDownloadRemoved: downloads.removed,
+    JobSoulseekFinished: downloads.soulseek_finished,
+    JobScanRequested: _scan_requested,
+    JobCompleted: _completed,
+    JobFailed: _failed,
+    JobCancelled: _cancelled,
+}

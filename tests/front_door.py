@@ -66,7 +66,7 @@ async def opened(
     key = await make_key(pool)
     settings = settings or Settings()
     async with (
-        app.opened(settings, pool, ping_redis=ping_redis) as door,
+        app.opened(settings, pool, redis_url=settings.redis_url, ping_redis=ping_redis) as door,
         server.serving(
             app.build(door, routes, policies=policies, body_seconds=body_seconds),
             host="127.0.0.1",

@@ -5,6 +5,7 @@ be asked what it has (``shop.order``); of ``till.ring`` it keeps no account that
 """
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -137,6 +138,7 @@ class Shop:
         self.answer.set()
         self.called = asyncio.Event()
         self.url = ""
+        self.rng: random.Random | None = None  # takes a while for each call
 
     async def call(self, request: web.Request) -> web.Response:
         """Do what is asked, and write it down."""
@@ -144,6 +146,8 @@ class Shop:
             self.refused += 1
             return web.Response(status=503)
         key = request.match_info["key"]
+        if self.rng is not None:
+            await asyncio.sleep(self.rng.random() / 5)  # its nature
         if key.startswith("bad"):
             return web.Response(status=404, text="no such thing")
         self.calls[key] += 1

@@ -33,6 +33,7 @@ _COMMANDS: Final = {
     "state": "audit",
     "groups": "groups",
     "dead-letters": "dead_letters",
+    "effects": "effects",
     "keys": "keys",
     "doctor": "doctor",
     "healthcheck": "healthcheck",

@@ -163,8 +163,10 @@ async def _play_album(stage: Stage, album: KnownAlbum) -> None:
     async with stage.lidarr_client.get("/api/v1/album/lookup", params={"term": f"lidarr:{album.mbid}"}) as answer:
         (found,) = await answer.json()
     artist = {**found["artist"], "qualityProfileId": 1, "metadataProfileId": 1, "rootFolderPath": "/music"}
-    body = {**found, "artist": artist, "monitored": True, "addOptions": {"searchForNewAlbum": True}}
-    async with stage.lidarr_client.post("/api/v1/album", json=body) as answer:
+    path, body = "album", {**found, "artist": artist, "monitored": True, "addOptions": {"searchForNewAlbum": True}}
+    if found.get("id"):  # it came with its artist
+        path, body = "command", {"name": "AlbumSearch", "albumIds": [found["id"]]}
+    async with stage.lidarr_client.post(f"/api/v1/{path}", json=body) as answer:
         if not answer.ok:
             raise HouseError(f"Lidarr did not take the album: {await answer.text()}")
     await stage.lidarr.agenda.advance(PACE_SECONDS)

@@ -10,8 +10,9 @@ from typing import Final, Literal
 import msgspec
 
 from kima_stream.checkpoints import GroupStatus
-from kima_stream.cli.facts import Log, Migrations, Server, Transaction
+from kima_stream.cli.facts import Calls, Log, Migrations, Server, Transaction
 from kima_stream.cli.surroundings import Folder, Redis
+from kima_stream.cli.text import plain
 from kima_stream.leases import Holding
 from kima_stream.numbering import MAX_COUNTED, Unnumbered
 
@@ -25,6 +26,9 @@ BLOCKED_SECONDS: Final = 5.0  # beyond the longest lock of ours
 TRANSACTION_SECONDS: Final = 30.0
 LAG_SECONDS: Final = 10.0  # beyond what a restart takes: nobody numbers, publishes or handles
 GROUP_FAULT_SECONDS: Final = 60.0
+CLOSED_SECONDS: Final = 60.0  # a restart of the other side is shorter
+CLOSED_FAULT_SECONDS: Final = 900.0
+IDLE_SECONDS: Final = 60.0
 FULL_MEMORY: Final = 0.9
 LITTLE_DISK_BYTES: Final = 1_000_000_000
 NO_DISK_BYTES: Final = 200_000_000
@@ -163,6 +167,22 @@ def _group(group: GroupStatus, *, is_forked: bool) -> Finding:
     if group.lag_events and group.lag_seconds > LAG_SECONDS:
         return warn(part, lag, running)
     return ok(part, f"verified to position {group.verified_position}")
+
+
+def effects(found: Sequence[Calls]) -> list[Finding]:
+    """Judge what waits to be called: whether the other side answers, and whether anybody calls."""
+    findings = []
+    for one in found:
+        if one.closed_seconds > CLOSED_SECONDS:
+            said = f"{one.system} does not answer for {one.closed_seconds:.0f} s, {one.open} calls wait for it"
+            said += f": {plain(one.last_error)}" if one.last_error else ""
+            judge = fault if one.closed_seconds > CLOSED_FAULT_SECONDS else warn
+            fix = f"mend {one.system}, they go on by themselves; see kima-stream effects --system {one.system}"
+            findings.append(judge("effects", said, fix))
+        elif one.idle_seconds > IDLE_SECONDS and not one.running and not one.closed_seconds:
+            said = f"{one.open} calls to {one.system} wait and nobody makes them, for {one.idle_seconds:.0f} s"
+            findings.append(fault("effects", said, f"start what speaks with {one.system}: kima-stream up, or consume"))
+    return findings or [ok("effects", f"{sum(one.open for one in found)} calls wait, none of them for long")]
 
 
 def redis_version(found: Redis) -> Finding:

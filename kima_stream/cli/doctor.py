@@ -120,9 +120,13 @@ async def _postgres(conn: Connection, dsn: str) -> list[Finding]:
             *diagnosis.groups(found, known),
         ]
 
+    async def effects() -> list[Finding]:
+        return diagnosis.effects(await facts.read_calls(conn))
+
     findings: list[Finding] = []
     for part, work in (
         ("postgres", server), ("transactions", transactions), ("migrations", migrations), ("log", log),
+        ("effects", effects),
     ):  # fmt: skip
         findings += await _checked(part, work)
     return findings

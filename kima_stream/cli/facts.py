@@ -64,6 +64,20 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     forked: Sequence[str]
 
 
+class Calls(msgspec.Struct, frozen=True, kw_only=True):
+    """What waits to be called at one system; ``closed_seconds``: since when it does not answer, 0 when it does.
+
+    ``idle_seconds``: how long the oldest that is due waits for somebody to make the call.
+    """
+
+    system: str
+    open: int
+    running: int
+    idle_seconds: float
+    closed_seconds: float
+    last_error: str | None
+
+
 _READ_SERVER = """
     SELECT current_setting('server_version') AS version,
            current_setting('server_version_num')::int AS version_number,
@@ -182,3 +196,24 @@ async def age_after(conn: Connection, category: str, position: int) -> float:
     """Return how many seconds ago the first event of ``category`` after ``position`` was numbered; 0 if none is."""
     age: float | None = await conn.fetchval(_READ_AGE, category, position)
     return age or 0.0
+
+
+_READ_CALLS = """
+    SELECT e.system, count(*) AS open, count(*) FILTER (WHERE l.expires_at > n.now) AS running,
+           coalesce(max(extract(epoch FROM n.now - greatest(e.intended_at, l.next_attempt_at, l.expires_at)))
+                    FILTER (WHERE l.effect_id IS NULL OR (l.expires_at <= n.now AND l.next_attempt_at <= n.now)),
+                    0)::float8 AS idle_seconds,
+           coalesce(max(extract(epoch FROM n.now - b.opened_at)), 0)::float8 AS closed_seconds,
+           max(b.last_error) AS last_error
+      FROM effects AS e
+      LEFT JOIN effect_leases AS l ON l.effect_id = e.effect_id
+      LEFT JOIN effect_breakers AS b ON b.system = e.system
+     CROSS JOIN (SELECT clock_timestamp() AS now) AS n
+     GROUP BY e.system
+     ORDER BY e.system
+"""
+
+
+async def read_calls(conn: Connection) -> list[Calls]:
+    """Return what waits to be called, by system."""
+    return [Calls(**dict(row)) for row in await conn.fetch(_READ_CALLS)]

@@ -21,8 +21,9 @@ import structlog
 import consumers
 from kima_stream import database, delivery, schema
 from kima_stream.checkpoints import ConsumerGroup
-from kima_stream.cli.loop import Role
+from kima_stream.cli.loop import Role, together
 from kima_stream.database import Pool
+from kima_stream.effects import AnyOwner, Executor, Worker
 from kima_stream.embedded import home as homes
 from kima_stream.errors import ConfigurationError
 from kima_stream.event_stream import EventStream
@@ -34,6 +35,7 @@ from kima_stream.settings.config import Settings
 from kima_stream.subscription import Subscription
 
 CLOSE_SECONDS = 1.0
+DRAIN_SECONDS = 3.0  # for calls under way when the process stops; longer ones are asked about later
 AWAIT_SECONDS = 60.0  # for a Postgres that is starting, or being restarted, while we start
 AWAIT_POLL_SECONDS = 0.5
 T = TypeVar("T")
@@ -114,8 +116,11 @@ async def pool(dsn: str, role: str, *, max_size: int = 10, idle_seconds: float =
 
 def event_stream(settings: Settings, url: str) -> EventStream:
     """Return the connections to Redis; they are made when first used."""
-    return EventStream(url.replace("valkey", "redis", 1) if url.startswith("valkey") else url,
-                       max_entries=settings.redis_max_entries)  # fmt: skip
+    return EventStream(_redis_scheme(url), max_entries=settings.redis_max_entries)
+
+
+def _redis_scheme(url: str) -> str:
+    return url.replace("valkey", "redis", 1) if url.startswith("valkey") else url
 
 
 def consumer_groups(names: Sequence[str] = ()) -> list[ConsumerGroup]:
@@ -150,6 +155,30 @@ def reconcilers(
 
 
 @asynccontextmanager
+async def effect_worker(
+    connections: Pool,
+    executors: Sequence[Executor],
+    owners: Sequence[AnyOwner],
+    *,
+    name: str,
+    wake_publisher: Callable[[], None] = lambda: None,
+) -> AsyncIterator[Worker]:
+    """Make the calls that the owners' states want; leaving takes no new ones and lets those under way end for a while.
+
+    What has not ended by then is cancelled, and asked about by the next worker.
+
+    Raises:
+        ConfigurationError: two executors of one kind.
+    """
+    worker = Worker(connections, executors, owners, holder=name, wake=wake_publisher)
+    async with together(worker.run):
+        try:
+            yield worker
+        finally:
+            await worker.drain(DRAIN_SECONDS)
+
+
+@asynccontextmanager
 async def publisher(dsn: str, stream: EventStream, *, name: str) -> AsyncIterator[Publisher]:
     """Open the publisher on connections of its own; run it with ``run()``."""
     async with pool(dsn, "publisher", max_size=4, idle_seconds=PUBLISHER_IDLE_SECONDS) as connections:
@@ -164,15 +193,19 @@ async def door(
     *,
     port: int,
     routes: Sequence[AnyRoute] = table.ROUTES,
+    redis_url: str | None = None,
     wake_publisher: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[int]:
-    """Open the front door and yield its port.
+    """Open the front door and yield its port; ``redis_url`` where it is not the configured one.
 
     Raises:
         ConfigurationError: the port is taken; by whom, where the system tells.
     """
     ping = stream.ping if stream is not None else None
-    async with app.opened(settings, connections, ping_redis=ping, wake_publisher=wake_publisher) as opened:
+    url = redis_url or settings.redis_url
+    async with app.opened(
+        settings, connections, redis_url=url and _redis_scheme(url), ping_redis=ping, wake_publisher=wake_publisher
+    ) as opened:
         try:
             async with server.serving(app.build(opened, routes), host=settings.host, port=port) as taken:
                 yield taken

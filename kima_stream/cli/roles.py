@@ -62,7 +62,9 @@ async def _serve(loaded: Settings) -> None:
         stream = None
         if loaded.redis_url is not None:
             stream = await stack.enter_async_context(parts.event_stream(loaded, loaded.redis_url))
-        await stack.enter_async_context(parts.door(loaded, connections, stream, port=loaded.port))
+        await stack.enter_async_context(
+            parts.door(loaded, connections, stream, port=loaded.port, redis_url=loaded.redis_url)
+        )
         await stop.wait()
 
 

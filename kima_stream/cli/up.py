@@ -55,7 +55,9 @@ async def _up(loaded: Settings, claim: homes.Claim, *, as_json: bool) -> None:
             *parts.reconcilers(groups, workers, stream, name=name),
         )
         await stack.enter_async_context(together(*roles))
-        door = parts.door(loaded, connections, stream, port=loaded.port, wake_publisher=publisher.wake.set)
+        door = parts.door(
+            loaded, connections, stream, port=loaded.port, redis_url=url, wake_publisher=publisher.wake.set
+        )
         port = await stack.enter_async_context(door)
         page = f"http://{parts.reachable_host(loaded.host)}:{port}{loaded.url_base}/"
         claim.note(homes.Running(pid=os.getpid(), page=page, database_url=dsn, redis_url=url))

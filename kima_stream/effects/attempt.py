@@ -223,6 +223,8 @@ class Attempt:
             reason = f"It was tried {self.work.attempt} times; the last time: {error}"
             return self._failure(code, reason, was_unknown=not nothing_done)
         seconds = backoff.delay_seconds(self.taken.failures + 1, self._tools.chance())
+        if self._has_begun and not nothing_done:
+            seconds = max(seconds, self._executor.ask_after_seconds)
         raise PostponedError(Delay(seconds=seconds, error=error, nothing_done=nothing_done, is_outage=is_outage))
 
     def _failure(self, code: str, reason: str, *, was_unknown: bool = False) -> EffectFailed:
@@ -286,8 +288,9 @@ class Attempt:
 
     async def _end(self, ending: Ending) -> None:
         """Give back what is still ours: what was begun is asked about by the next holder."""
+        seconds = self._executor.ask_after_seconds if self._has_begun else 0.0
         async with self._tools.pool.acquire() as conn:
-            await leasing.release(conn, self.taken)
+            await leasing.release(conn, self.taken, seconds=seconds, now=self._tools.now())
         metrics.effect_outcomes.labels(kind=self.kind, outcome=ending).inc()
         self._log.info("effect_ended", ending=ending, has_begun=self._has_begun)
 

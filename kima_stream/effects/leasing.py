@@ -6,6 +6,7 @@ has. ``now`` is for waiting only, and None means Postgres' clock as well.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -13,6 +14,8 @@ import msgspec
 from kima_stream.database import Connection
 from kima_stream.effect_work import Progress
 from kima_stream.events import Effect
+
+BUSY_SECONDS: Final = 30.0  # beyond what a side that was away and is back needs for a call that it had
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +50,9 @@ _TAKE = """
                 WHERE e.kind = k.kind AND e.category = ANY ($8::text[]) AND e.system <> ALL ($3::text[])
                   AND (l.effect_id IS NULL
                        OR (l.expires_at <= clock_timestamp()
-                           AND ($7 OR l.next_attempt_at <= coalesce($6, clock_timestamp()))))
+                           AND (l.next_attempt_at <= coalesce($6, clock_timestamp())
+                                OR ($7 AND (l.began_at IS NULL
+                                            OR l.began_at < clock_timestamp() - make_interval(secs => $9))))))
                 ORDER BY greatest(l.next_attempt_at, e.intended_at), e.effect_id
                 LIMIT k.free
                   FOR UPDATE OF e SKIP LOCKED) AS d
@@ -87,10 +92,19 @@ async def take(
         holder: unique to this process.
         seconds: how long, by Postgres' clock.
         now: what is due; None is Postgres' clock.
-        is_probe: what waits for its next attempt is due as well.
+        is_probe: what waits for its next attempt is due as well, unless the other side may be busy with the last.
     """
     rows = await conn.fetch(
-        _TAKE, list(wanted), list(wanted.values()), list(closed), holder, seconds, now, is_probe, list(categories)
+        _TAKE,
+        list(wanted),
+        list(wanted.values()),
+        list(closed),
+        holder,
+        seconds,
+        now,
+        is_probe,
+        list(categories),
+        BUSY_SECONDS,
     )
     return [
         Taken(
@@ -187,12 +201,17 @@ async def postpone(conn: Connection, taken: Taken, delay: Delay, *, now: datetim
     )  # fmt: skip
 
 
-_RELEASE = "UPDATE effect_leases SET expires_at = clock_timestamp() WHERE effect_id = $1 AND fence = $2"
+_RELEASE = """
+    UPDATE effect_leases
+       SET expires_at = clock_timestamp(),
+           next_attempt_at = coalesce($3, clock_timestamp()) + make_interval(secs => $4)
+     WHERE effect_id = $1 AND fence = $2
+"""
 
 
-async def release(conn: Connection, taken: Taken) -> None:
-    """Give the lease back as it is: what was begun is asked about by the next."""
-    await conn.execute(_RELEASE, taken.effect.effect_id, taken.fence)
+async def release(conn: Connection, taken: Taken, *, seconds: float, now: datetime | None) -> None:
+    """Give the lease back as it is, to be taken again after ``seconds``: what was begun is asked about then."""
+    await conn.execute(_RELEASE, taken.effect.effect_id, taken.fence, now, seconds)
 
 
 _FORGET = "DELETE FROM effect_leases WHERE effect_id = $1"
@@ -207,15 +226,17 @@ async def forget(conn: Connection, effect_id: UUID) -> None:
 
 _HASTEN = """
     UPDATE effect_leases AS l
-       SET next_attempt_at = '-infinity', is_outage = false
+       SET next_attempt_at = CASE WHEN l.began_at IS NULL THEN '-infinity'
+                                  ELSE least(l.next_attempt_at, l.began_at + make_interval(secs => $2)) END,
+           is_outage = false
       FROM effects AS e
      WHERE e.effect_id = l.effect_id AND e.system = $1 AND l.is_outage
 """
 
 
 async def hasten(conn: Connection, system: str) -> None:
-    """Let what waited for ``system`` wait no longer."""
-    await conn.execute(_HASTEN, system)
+    """Let what waited for ``system`` wait no longer, unless that may be busy with it."""
+    await conn.execute(_HASTEN, system, BUSY_SECONDS)
 
 
 # What is left of withdrawn effects. It stays for a while: where the table effects was lost, it is all that is known.

@@ -1,7 +1,7 @@
 """What waits to be called, why, and since when: for people."""
 
 from datetime import datetime
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -9,8 +9,6 @@ import msgspec
 
 from kima_stream.database import Connection
 from kima_stream.effect_work import Progress
-
-MAX_PAGE: Final = 1_000
 
 EffectState: TypeAlias = Literal["running", "blocked", "postponed", "ready"]
 

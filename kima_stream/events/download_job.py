@@ -76,21 +76,21 @@ class JobSourceChosen(Event, frozen=True, kw_only=True, tag="download_job.source
 
 
 class JobDeadlineSet(Event, frozen=True, kw_only=True, tag="download_job.deadline_set"):
-    """What the job waits for has to come by ``deadline_at``; no later deadline of this source is after ``until``."""
+    """What the job waits for has to come by ``deadline_at``; no later deadline of this source is after ``until``.
+
+    ``reason``: why the one before did not count.
+    """
 
     deadline_at: datetime
     kind: Deadline
     until: datetime
+    reason: str | None = None
 
 
 class JobDeadlinePassed(Event, frozen=True, kw_only=True, tag="download_job.deadline_passed"):
-    """The time is up; ``deadline_at`` None for a job that was left without a deadline.
-
-    ``unreachable`` are the systems that could not be asked just then: their silence proves nothing.
-    """
+    """The time is up; ``deadline_at`` None for a job that was left without a deadline."""
 
     deadline_at: datetime | None
-    unreachable: tuple[str, ...] = ()
 
 
 class JobAddedToLidarr(Event, frozen=True, kw_only=True, tag="download_job.added_to_lidarr"):
@@ -148,10 +148,15 @@ class JobImported(Event, frozen=True, kw_only=True, tag="download_job.imported")
 
 
 class JobCompleted(Event, frozen=True, kw_only=True, tag="download_job.completed"):
-    """The album is there; the attempt is over. ``is_partial``: not all of it, and the policy asks for no more."""
+    """The album is there; the attempt is over.
+
+    ``is_partial``: not all of it, and the policy asks for no more. What is grabbed by ``grabs_until`` was searched
+    for by this attempt.
+    """
 
     reason: str
     is_partial: bool = False
+    grabs_until: datetime | None = None
 
 
 class JobProgressed(Event, frozen=True, kw_only=True, tag="download_job.progressed"):
@@ -223,7 +228,7 @@ class JobCancelRequested(Event, frozen=True, kw_only=True, tag="download_job.can
 
 
 class JobCancelled(Event, frozen=True, kw_only=True, tag="download_job.cancelled"):
-    """The attempt is over because nobody wants it; ``grabs_until``: what is grabbed by then is of its search."""
+    """The attempt is over because nobody wants it; what is grabbed by ``grabs_until`` was searched for by it."""
 
     reason: str
     grabs_until: datetime | None = None

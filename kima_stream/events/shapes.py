@@ -110,6 +110,6 @@ def event_type(cls: type[Event]) -> str:
 OWN_CATEGORIES = frozenset(
     {
         "lidarr", "slskd", "soulseek", "download_job", "discovery_batch", "search_session",
-        "unmatched", "settings", "user", "effect",
+        "unmatched", "settings", "user", "effect", "notification",
     }
 )  # fmt: skip

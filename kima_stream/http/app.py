@@ -15,6 +15,7 @@ import structlog
 from aiohttp import hdrs, web
 
 from kima_stream import metrics
+from kima_stream.cache import Copies
 from kima_stream.database import Pool
 from kima_stream.group_commit import GroupCommit
 from kima_stream.http import access, correlation, problems, requests
@@ -45,6 +46,7 @@ async def opened(
     pool: Pool,
     *,
     settings_store: SettingsStore | None = None,
+    redis_url: str | None = None,
     ping_redis: Callable[[], Awaitable[object]] | None = None,
     wake_publisher: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Door]:
@@ -57,7 +59,11 @@ async def opened(
         wake_publisher()
         feed.wake()
 
-    async with Feed(pool) as feed, GroupCommit(pool, on_commit=committed) as commit:
+    async with (
+        Feed(pool) as feed,
+        Copies(redis_url) as copies,
+        GroupCommit(pool, on_commit=committed) as commit,
+    ):
         yield Door(
             settings=settings,
             pool=pool,
@@ -66,6 +72,7 @@ async def opened(
             categories=Categories(pool),
             feed=feed,
             settings_store=settings_store or SettingsStore(pool, Sources.of(settings)),
+            copies=copies,
             ping_redis=ping_redis,
             wake_publisher=committed,
         )

@@ -1,10 +1,12 @@
-"""A user's request for an album, decided in one transaction: keys locked, row locked, decided, appended, saved.
+"""What a user wants of a download job, decided in one transaction: keys locked, row locked, decided, appended, saved.
 
 So the answer is final, and the job can be read when it is given. Whoever asks for the same album at
-the same moment gets the same job.
+the same moment gets the same job; who cancels it and who asks for it again come one after the other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Final
 from uuid import UUID
 
@@ -13,25 +15,32 @@ import msgspec
 
 from kima_stream import correlation_keys, event_store, projector, upcasters
 from kima_stream.database import Connection, Pool
-from kima_stream.errors import DuplicateEventError, TornAppendError, WrongExpectedVersionError
+from kima_stream.errors import DuplicateEventError, NotFoundError, TornAppendError, WrongExpectedVersionError
 from kima_stream.events import (
     Event,
+    JobCancelled,
+    JobCancelRequested,
     JobRequested,
     JobRequestMerged,
+    JobRetryRequested,
     NewEvent,
+    Policy,
     RecordedEvent,
     derived_id,
     event_type,
     new_event,
     new_event_id,
+    stream_category,
 )
 from kima_stream.http.user_requests import ReusedKeyError
-from kima_stream.read_models.download_jobs import PROJECTION
+from kima_stream.read_models.download_jobs import PROJECTION, find_many, get
 from projections import correlation
 from projections.correlation import Album
+from projections.download_job import DownloadJob
 from projections.download_job_decider import decide
 
 TRIES: Final = 5  # somebody appended without the row's lock, used the same key at once, or a deadlock: decide again
+NO_SUCH_JOB: Final = "There is no such download job."
 _RIVALRY: Final = (
     WrongExpectedVersionError,
     DuplicateEventError,
@@ -42,7 +51,7 @@ _RIVALRY: Final = (
 
 
 class Requested(msgspec.Struct, frozen=True, kw_only=True):
-    """The job that will get the album; ``duplicate``: it was under way before this request."""
+    """The job after the request; ``duplicate``: it was so before, under way or, for a cancel, over."""
 
     id: UUID
     status: str
@@ -50,14 +59,12 @@ class Requested(msgspec.Struct, frozen=True, kw_only=True):
     event_id: UUID
 
 
-async def decided(
-    pool: Pool, album: Album, *, user_id: str, correlation_id: str, event_id: UUID | None
-) -> tuple[Requested, int]:
-    """Run ``request`` in a transaction, again when a rival was in the way."""
+async def decided(pool: Pool, work: Callable[[Connection], Awaitable[Requested]]) -> Requested:
+    """Run ``work`` in a transaction, again when a rival was in the way."""
     for attempt in range(1, TRIES + 1):
         try:
             async with pool.acquire() as conn, conn.transaction():
-                return await request(conn, album, user_id=user_id, correlation_id=correlation_id, event_id=event_id)
+                return await work(conn)
         except _RIVALRY:
             if attempt == TRIES:
                 raise
@@ -65,20 +72,25 @@ async def decided(
 
 
 async def request(
-    conn: Connection, album: Album, *, user_id: str, correlation_id: str, event_id: UUID | None = None
-) -> tuple[Requested, int]:
-    """Append what follows from a user's request, inside a transaction; return the answer and how many events.
+    conn: Connection,
+    album: Album,
+    *,
+    user_id: str,
+    correlation_id: str,
+    policy: Policy,
+    event_id: UUID | None = None,
+    at: datetime | None = None,
+) -> Requested:
+    """Append what follows from a user's request for an album, inside a transaction.
 
     ``event_id`` names the request: the second time it gets the answer of the first, and nothing is appended.
+    ``at`` is when it came, None for now.
     """
     job_id = correlation.job_id(user_id, album.target)
     stream = correlation.stream_of(job_id)
-    keys = [correlation_keys.of_names(correlation.derived_target(album.artist, album.title))]
-    if album.mbid is not None:
-        keys.append(correlation_keys.of_mbid(album.mbid))
+    keys = _keys(album)
     found = await correlation_keys.lock(conn, keys)
     row = await projector.load(conn, PROJECTION, stream)
-    duplicate = row.state.is_active
     asked = JobRequested(
         job_id=job_id,
         user_id=user_id,
@@ -90,36 +102,108 @@ async def request(
         correlation_id=correlation_id,
     )
     if event_id is not None and (recorded := await event_store.read_event(conn, event_id)):
-        return await _answered(conn, recorded, asked), 0
-    facts = _facts(decide(row.state, asked), correlation_id=correlation_id, event_id=event_id or new_event_id())
-    row = await projector.decide(conn, PROJECTION, row, facts)
+        return await _answered(conn, recorded, asked)
+    duplicate = row.state.is_active
+    facts = decide(row.state, asked, at or datetime.now(UTC), policy=policy)
+    events = _events(facts, correlation_id=correlation_id, event_id=event_id or new_event_id())
+    row = await projector.decide(conn, PROJECTION, row, events)
     await correlation_keys.add(conn, stream, keys, known=found)
-    requested = Requested(id=job_id, status=row.state.status, duplicate=duplicate, event_id=facts[0].event_id)
-    return requested, len(facts)
+    return Requested(id=job_id, status=row.state.status, duplicate=duplicate, event_id=events[0].event_id)
 
 
-def _facts(decided: Sequence[Event], *, correlation_id: str, event_id: UUID) -> list[NewEvent]:
-    """Return the request under its id, and what follows from it as its effects."""
-    asked, *effects = (new_event(fact, correlation_id=correlation_id) for fact in decided)
+async def change(
+    conn: Connection,
+    job_id: UUID,
+    wish: JobCancelRequested | JobRetryRequested,
+    *,
+    policy: Policy,
+    event_id: UUID | None = None,
+    at: datetime | None = None,
+) -> Requested:
+    """Append what follows when a user cancels a job or wants it again, inside a transaction; arguments as above.
+
+    Raises:
+        NotFoundError: there is no such job.
+    """
+    known = await get(conn, job_id)
+    if known is None:
+        raise NotFoundError(NO_SUCH_JOB)
+    found = await correlation_keys.lock(conn, _job_keys(known.state))
+    row = await projector.load(conn, PROJECTION, known.stream)
+    if event_id is not None and (recorded := await event_store.read_event(conn, event_id)):
+        return await _answered(conn, recorded, wish, stream=row.stream)
+    others = {stream for streams in found.values() for stream in streams} - {row.stream}
+    is_wanted = await _is_wanted(conn, row.state, others)
+    was_active = row.state.is_active
+    facts = decide(row.state, wish, at or datetime.now(UTC), policy=policy, is_wanted_elsewhere=is_wanted)
+    is_retry = isinstance(wish, JobRetryRequested)
+    correlation_id = wish.correlation_id if isinstance(wish, JobRetryRequested) else row.state.correlation_id
+    events = _events(facts, correlation_id=correlation_id, event_id=event_id or new_event_id())
+    row = await projector.decide(conn, PROJECTION, row, events)
+    duplicate = was_active if is_retry else not was_active
+    return Requested(id=job_id, status=row.state.status, duplicate=duplicate, event_id=events[0].event_id)
+
+
+def _keys(album: Album) -> list[str]:
+    names = correlation_keys.of_names(correlation.derived_target(album.artist, album.title))
+    return [names] if album.mbid is None else [names, correlation_keys.of_mbid(album.mbid)]
+
+
+def _album(job: DownloadJob) -> Album:
+    return Album(artist=job.artist, title=job.album, mbid=None if job.target_is_derived else job.target_mbid)
+
+
+def _job_keys(job: DownloadJob) -> list[str]:
+    """Return the keys that find all jobs which may want the same album."""
+    lidarr = [correlation_keys.of_lidarr_album(album.instance, album.album_id) for album in job.lidarr_albums]
+    return _keys(_album(job)) + lidarr
+
+
+async def _is_wanted(conn: Connection, job: DownloadJob, others: set[str]) -> bool:
+    """Say whether another active job wants the album; whoever may become one waits for the keys."""
+    albums = [msgspec.structs.replace(_album(job), lidarr=lidarr) for lidarr in (None, *job.lidarr_albums)]
+    rows = await find_many(conn, sorted(s for s in others if stream_category(s) == PROJECTION.category))
+    return any(row.state.is_active and correlation.is_for(row.state, album) for row in rows for album in albums)
+
+
+def _events(decided: Sequence[Event], *, correlation_id: str, event_id: UUID) -> list[NewEvent]:
+    """Return the request under its id, and what follows from it as its consequences."""
+    asked, *consequences = (new_event(fact, correlation_id=correlation_id) for fact in decided)
     return [
         msgspec.structs.replace(asked, event_id=event_id),
-        *(msgspec.structs.replace(e, event_id=derived_id(event_id, e.type), causation_id=event_id) for e in effects),
+        *(
+            msgspec.structs.replace(each, event_id=derived_id(event_id, f"{n}/{each.type}"), causation_id=event_id)
+            for n, each in enumerate(consequences)
+        ),
     ]
 
 
-async def _answered(conn: Connection, recorded: RecordedEvent, asked: JobRequested) -> Requested:
+async def _answered(
+    conn: Connection,
+    recorded: RecordedEvent,
+    asked: JobRequested | JobCancelRequested | JobRetryRequested,
+    *,
+    stream: str | None = None,
+) -> Requested:
     """Return what was answered to the request ``recorded``: the job as it was then.
 
     Raises:
-        ReusedKeyError: something else was asked for.
+        ReusedKeyError: something else was asked for, or of another job than that in ``stream``.
     """
     first = upcasters.decode(recorded)
-    if (
-        not isinstance(first, JobRequested)
-        or msgspec.structs.replace(asked, correlation_id=first.correlation_id) != first
-    ):
+    if isinstance(first, JobRequested | JobRetryRequested) and isinstance(asked, type(first)):
+        asked = msgspec.structs.replace(asked, correlation_id=first.correlation_id)
+    if asked != first or stream not in {None, recorded.stream}:
         raise ReusedKeyError
-    history = await event_store.read_stream(conn, recorded.stream, up_to=recorded.version + 1)
-    job = projector.fold(PROJECTION, projector.blank(PROJECTION, recorded.stream), history).state
-    duplicate = history[-1].type == event_type(JobRequestMerged)
+    history = await event_store.read_stream(conn, recorded.stream)
+    before = [event for event in history if event.version <= recorded.version]
+    after = history[len(before) :]
+    consequences = list(takewhile(lambda event: event.causation_id == recorded.event_id, after))
+    blank = projector.blank(PROJECTION, recorded.stream)
+    job = projector.fold(PROJECTION, blank, [*before, *consequences]).state
+    types = {event.type for event in consequences}
+    if isinstance(first, JobCancelRequested):
+        duplicate = event_type(JobCancelled) not in types
+    else:
+        duplicate = event_type(JobRequestMerged) in types
     return Requested(id=job.job_id, status=job.status, duplicate=duplicate, event_id=recorded.event_id)

@@ -5,28 +5,31 @@ job can be read when it is given.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from datetime import datetime
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import msgspec
 from aiohttp import web
 
+from kima_stream.database import Connection
 from kima_stream.errors import NotFoundError, UserFacingError
-from kima_stream.http import download_requests, event_views, user_requests
-from kima_stream.http.download_requests import Requested
+from kima_stream.events import JobCancelRequested, JobRetryRequested, Policy
+from kima_stream.http import download_requests, download_views, event_views, user_requests
+from kima_stream.http.download_requests import NO_SUCH_JOB, Requested
+from kima_stream.http.download_views import JobView
 from kima_stream.http.event_views import EventPage, EventQuery
 from kima_stream.http.routes import USER, Call, Nothing, Route, json_response
 from kima_stream.projector import Row
 from kima_stream.read_models import download_jobs
 from kima_stream.read_models.download_jobs import Cursor, Filter
 from kima_stream.settings.api_keys import Principal
+from kima_stream.settings.policies import policy_of
 from projections import correlation
 from projections.correlation import Album
-from projections.download_job import Download, DownloadJob
+from projections.download_job import DownloadJob
 
 MAX_PAGE: Final = 200
-_NO_SUCH_JOB: Final = "There is no such download job."
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
 Shown = Literal["requested", "searching", "downloading", "importing", "completed", "failed", "cancelled"]
@@ -38,30 +41,6 @@ class NewDownload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     artist: Name
     album: Name
     mbid: UUID | None = None
-
-
-class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as it stands; ``reason`` and ``next_step`` are for people, ``downloads`` oldest first."""
-
-    id: UUID
-    user_id: str
-    artist: str
-    album: str
-    mbid: UUID | None
-    discovery_batch_id: UUID | None
-    origin: str
-    status: str
-    reason: str | None
-    next_step: str | None
-    source: str | None
-    attempt: int
-    requests: int
-    files: int
-    downloads: tuple[Download, ...]
-    correlation_id: str
-    version: int
-    created_at: datetime
-    updated_at: datetime
 
 
 class JobPage(msgspec.Struct, frozen=True):
@@ -95,13 +74,56 @@ async def request_download(call: Call[Nothing, NewDownload]) -> web.Response:
     wanted = call.body
     album = Album(artist=_name(wanted.artist, "artist"), title=_name(wanted.album, "album"), mbid=wanted.mbid)
     user_id = call.user.user_id
+    policy = await _policy(call)
     event_id = user_requests.event_id(call.request, user_id=user_id, route="/api/downloads")
-    requested, _ = await download_requests.decided(
-        call.door.pool, album, user_id=user_id, correlation_id=call.correlation_id, event_id=event_id
-    )
+
+    async def work(conn: Connection) -> Requested:
+        return await download_requests.request(
+            conn, album, user_id=user_id, correlation_id=call.correlation_id, policy=policy, event_id=event_id
+        )
+
+    requested = await download_requests.decided(call.door.pool, work)
+    return _accepted(call, requested, location=f"{call.request.path.rstrip('/')}/{requested.id}")
+
+
+async def cancel_download(call: Call[Nothing, Nothing]) -> web.Response:
+    """Cancel the attempt that is under way: what is queued and what runs; answer with the job as it is then."""
+    return await _change(call, JobCancelRequested(user_id=call.user.user_id), "cancel")
+
+
+async def retry_download(call: Call[Nothing, Nothing]) -> web.Response:
+    """Open the next attempt of a job that is over; answer with the job as it is then."""
+    wish = JobRetryRequested(user_id=call.user.user_id, correlation_id=call.correlation_id)
+    return await _change(call, wish, "retry")
+
+
+async def _change(
+    call: Call[Nothing, Nothing], wish: JobCancelRequested | JobRetryRequested, verb: str
+) -> web.Response:
+    job_id = (await _own(call)).state.job_id
+    policy = await _policy(call)
+    route = f"/api/downloads/{job_id}/{verb}"
+    event_id = user_requests.event_id(call.request, user_id=call.user.user_id, route=route)
+
+    async def work(conn: Connection) -> Requested:
+        return await download_requests.change(conn, job_id, wish, policy=policy, event_id=event_id)
+
+    requested = await download_requests.decided(call.door.pool, work)
+    return _accepted(call, requested, location=call.request.path.rstrip("/").removesuffix(f"/{verb}"))
+
+
+async def _policy(call: Call[Any, Any]) -> Policy:
+    """Return what an attempt may do that opens now.
+
+    Raises:
+        ConfigurationError: a setting cannot be used; nothing is recorded.
+    """
+    return policy_of(await call.door.settings_store.refresh())
+
+
+def _accepted(call: Call[Any, Any], requested: Requested, *, location: str) -> web.Response:
     call.door.wake_publisher()
-    headers = {"Location": f"{call.request.path.rstrip('/')}/{requested.id}"}
-    headers |= user_requests.preference_applied(call.request)
+    headers = {"Location": location} | user_requests.preference_applied(call.request)
     return json_response(requested, status=202, headers=headers)
 
 
@@ -126,7 +148,7 @@ async def list_downloads(call: Call[JobQuery, Nothing]) -> web.Response:
         rows = await download_jobs.list_page(conn, which, limit=query.limit + 1, after=_cursor(query.after))
     page = rows[: query.limit]
     following = _encode(page[-1]) if len(rows) > len(page) else None
-    return json_response(JobPage(tuple(_view(row) for row in page), following))
+    return json_response(JobPage(tuple(download_views.view(row) for row in page), following))
 
 
 async def show_download(call: Call[Nothing, Nothing]) -> web.Response:
@@ -135,7 +157,7 @@ async def show_download(call: Call[Nothing, Nothing]) -> web.Response:
     etag = f'"{row.version}"'
     if etag in call.request.headers.get("If-None-Match", ""):
         return web.Response(status=304, headers={"ETag": etag})
-    return json_response(_view(row), headers={"ETag": etag})
+    return json_response(download_views.view(row), headers={"ETag": etag})
 
 
 async def show_history(call: Call[HistoryQuery, Nothing]) -> web.Response:
@@ -151,41 +173,16 @@ async def _own(call: Call[Any, Nothing]) -> Row[DownloadJob]:
     try:
         job_id = UUID(call.parameter("id"))
     except ValueError:
-        raise NotFoundError(_NO_SUCH_JOB) from None
+        raise NotFoundError(NO_SUCH_JOB) from None
     async with call.door.pool.acquire() as conn:
         row = await download_jobs.get(conn, job_id)
     if row is None or not _may_see(call.user, row.state):
-        raise NotFoundError(_NO_SUCH_JOB)
+        raise NotFoundError(NO_SUCH_JOB)
     return row
 
 
 def _may_see(user: Principal, job: DownloadJob) -> bool:
     return user.role == "admin" or job.user_id == user.user_id
-
-
-def _view(row: Row[DownloadJob]) -> JobView:
-    job = row.state
-    return JobView(
-        id=job.job_id,
-        user_id=job.user_id,
-        artist=job.artist,
-        album=job.album,
-        mbid=None if job.target_is_derived else job.target_mbid,
-        discovery_batch_id=job.discovery_batch_id,
-        origin=job.origin,
-        status=job.status,
-        reason=job.reason,
-        next_step=job.next_step,
-        source=job.source,
-        attempt=job.attempt,
-        requests=job.requests,
-        files=sum(map(len, job.track_file_ids.values())),
-        downloads=job.downloads,
-        correlation_id=job.correlation_id,
-        version=row.version,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-    )
 
 
 def _encode(row: Row[DownloadJob]) -> str:
@@ -199,6 +196,22 @@ def _cursor(text: str | None) -> Cursor | None:
         return msgspec.json.decode(urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=Cursor)
     except (ValueError, msgspec.DecodeError):
         raise UserFacingError("Query: `after` is not the `next` of a page.", status=422, code="invalid") from None
+
+
+def _changing(
+    verb: str, handler: Callable[[Call[Nothing, Nothing]], Awaitable[web.Response]], summary: str
+) -> Route[Nothing, Nothing]:
+    return Route(
+        method="POST",
+        path=f"/api/downloads/{{id}}/{verb}",
+        handler=handler,
+        summary=summary,
+        roles=USER,
+        responses={202: Requested},
+        request_headers=("Idempotency-Key", "Prefer"),
+        response_headers=("Location", "Preference-Applied"),
+        problems=(409,),
+    )
 
 
 ROUTES: Final = (
@@ -242,4 +255,6 @@ ROUTES: Final = (
         query=HistoryQuery,
         responses={200: EventPage},
     ),
+    _changing("cancel", cancel_download, "Cancel a download job."),
+    _changing("retry", retry_download, "Open the next attempt of a download job."),
 )

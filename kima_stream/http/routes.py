@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 import msgspec
 from aiohttp import web
 
+from kima_stream.cache import Copies
 from kima_stream.database import Pool
 from kima_stream.group_commit import GroupCommit
 from kima_stream.http.categories import Categories
@@ -34,6 +35,7 @@ B = TypeVar("B", bound=msgspec.Struct)
 class Door:
     """What the handlers need of the process; the composition root fills it.
 
+    ``copies`` is what Redis keeps for a while; it may be missed.
     ``ping_redis`` raises when Redis does not answer; None means that this process has none.
     ``wake_publisher`` says that something was committed, to the live feed as well; it must not block.
     """
@@ -45,6 +47,7 @@ class Door:
     categories: Categories
     feed: Feed
     settings_store: SettingsStore
+    copies: Copies = field(default_factory=Copies)
     ping_redis: Callable[[], Awaitable[object]] | None = None
     wake_publisher: Callable[[], None] = lambda: None
 

@@ -1,5 +1,6 @@
 """Table ``download_jobs``: one row per job, and the questions people ask about them."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -28,6 +29,8 @@ TABLE: Final = Table(
         "source",
         "attempt",
         "reason",
+        "deadline_at",
+        "is_partial",
     ),
 )
 PROJECTION: Final = Projection(
@@ -71,6 +74,38 @@ _LIST = """
      LIMIT $1
 """
 _AFTER: Final = "AND (updated_at < $2 OR (updated_at = $2 AND stream > $3))"
+
+
+_FIND_DUE = """
+    SELECT stream, deadline_at
+      FROM download_jobs
+     WHERE status IN ('requested', 'searching', 'downloading', 'importing') AND version >= 0
+       AND coalesce(deadline_at, '-infinity'::timestamptz) <= $1
+       AND (coalesce(deadline_at, '-infinity'::timestamptz), stream) > (coalesce($2, '-infinity'::timestamptz), $3)
+     ORDER BY coalesce(deadline_at, '-infinity'::timestamptz), stream
+     LIMIT $4
+"""
+
+
+class Due(msgspec.Struct, frozen=True):
+    """An active job whose deadline is past; None: it has none, which is no state to stay in."""
+
+    stream: str
+    deadline_at: datetime | None
+
+
+async def find_due(conn: Connection, now: datetime, *, after: Due | None = None, limit: int) -> list[Due]:
+    """Return at most ``limit`` jobs that are due, the longest first; the next chunk begins ``after`` the last one."""
+    rows = await conn.fetch(_FIND_DUE, now, after and after.deadline_at, after.stream if after else "", limit)
+    return [Due(**dict(row)) for row in rows]
+
+
+_FIND_MANY = "SELECT stream, version, created_at, updated_at, state FROM download_jobs WHERE stream = ANY($1::text[])"
+
+
+async def find_many(conn: Connection, streams: Sequence[str]) -> list[Row[DownloadJob]]:
+    """Return the jobs of ``streams`` that there are, without locking them."""
+    return [TABLE.row(row) for row in await conn.fetch(_FIND_MANY, list(streams))] if streams else []
 
 
 async def get(conn: Connection, job_id: UUID) -> Row[DownloadJob] | None:

@@ -142,6 +142,21 @@ class Client:
         return status
 
 
+async def post_to(address: str, body: bytes, headers: Mapping[str, str]) -> int:
+    """Post to the one address that an admin configured, as ``Client.post`` does.
+
+    Raises:
+        CallbackRefusedError, IntegrationError: as there.
+    """
+    try:
+        url = URL(address)
+        place = f"{url.host_subcomponent}:{url.port}"
+    except ValueError:
+        raise CallbackRefusedError("it is no URL") from None
+    async with Callbacks([place]).client() as client:
+        return await client.post(address, body, headers)
+
+
 class _RefusedNameError(OSError):
     """What a resolver may raise, with the reason."""
 

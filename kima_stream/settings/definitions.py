@@ -103,6 +103,18 @@ IMPORT_TIMEOUT_MINUTES: Final = _bound(
 NO_SOURCE_TIMEOUT_MINUTES: Final = _bound(
     "noSourceTimeoutMinutes", 5, _Minutes, "A request that no source can take fails after this."
 )
+STALLED_TIMEOUT_MINUTES: Final = _bound(
+    "stalledTimeoutMinutes", 60, _Minutes, "A download without progress fails after this."
+)
+SOULSEEK_TIMEOUT_MINUTES: Final = _bound(
+    "soulseekTimeoutMinutes", 120, _Minutes, "Soulseek has so long to bring an album."
+)
+DOWNLOAD_TIMEOUT_MINUTES: Final = _bound(
+    "downloadTimeoutMinutes", 24 * 60, _Minutes, "One source has so long, whatever progress it makes."
+)
+REQUIRE_ALL_TRACKS: Final[Definition[bool]] = Definition(
+    key="requireAllTracks", default=True, type=bool, doc="An album is complete with all its tracks; else with some."
+)
 DOWNLOAD_RETRY_ATTEMPTS: Final = _bound(
     "downloadRetryAttempts", 3, Annotated[int, msgspec.Meta(ge=0, le=10)], "Further tries of one request, 0 to 10."
 )
@@ -113,6 +125,10 @@ WEBHOOK_EVENT_RETENTION_DAYS: Final = _bound(
 DISCOVERY_BATCH_RETENTION_DAYS: Final = _bound(
     "discoveryBatchRetentionDays", 60, _Days, "Ended discovery batches are kept so long."
 )
+LIBRARY_SCAN_URL: Final[Definition[str | None]] = Definition(
+    key="libraryScanUrl", default=None, type=str, is_secret=True, check=kinds.http_url,
+    doc="Address that is posted to when Soulseek brought an album, e.g. the music server's scan; it may hold a key.",
+)  # fmt: skip
 NOTIFICATION_URLS: Final[Definition[tuple[str, ...]]] = Definition(
     key="notificationUrls", default=(), type=list[str], is_secret=True, check=kinds.any_urls,
     doc="Apprise URLs to tell what ended; blanks between them.",

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Final
 
-from kima_stream.simulator.library import iso
+from kima_stream.simulator.library import SHOWN_TYPES, iso
 from kima_stream.simulator.resources import QUALITY_MODEL, Json
 
 VERSION: Final = "2.14.2.4786"
@@ -60,13 +60,13 @@ def quality_profile() -> Json:
 
 def metadata_profile() -> Json:
     """Return the one metadata profile: albums only, as many have it."""
-    kinds = [("Album", True), ("EP", False), ("Single", False), ("Broadcast", False), ("Other", False)]
+    kinds = ("Album", "EP", "Single", "Broadcast", "Other")
     return {
         "id": 1,
         "name": "Albums only",
         "primaryAlbumTypes": [
-            {"albumType": {"id": number, "name": name}, "allowed": allowed}
-            for number, (name, allowed) in enumerate(kinds)
+            {"albumType": {"id": number, "name": name}, "allowed": name in SHOWN_TYPES}
+            for number, name in enumerate(kinds)
         ],
         "secondaryAlbumTypes": [{"albumType": {"id": 0, "name": "Studio"}, "allowed": True}],
         "releaseStatuses": [{"releaseStatus": {"id": 0, "name": "Official"}, "allowed": True}],

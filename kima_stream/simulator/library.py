@@ -3,8 +3,9 @@
 Ids are small integers from 1, as Lidarr's database counts them. Sizes are bytes, times aware UTC.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
+from uuid import UUID
 
 import msgspec
 
@@ -12,6 +13,7 @@ from kima_stream.simulator.catalogue import KnownAlbum, KnownArtist
 
 ROOT: Final = "/music"
 QUALITY: Final = "FLAC"
+SHOWN_TYPES: Final = frozenset({"Album"})  # by the one metadata profile
 CLIENT: Final = "qBittorrent"
 _TICKS_OF_1970: Final = 621_355_968_000_000_000  # .NET counts 100 ns since the year 1
 
@@ -54,6 +56,7 @@ class Artist(msgspec.Struct, kw_only=True):
     metadata_profile_id: int = 1
     monitored: bool = True
     monitor_new_items: str = "none"
+    to_monitor: frozenset[UUID] | None = None  # of its albums, once the first refresh has ended; None leaves them
     tags: tuple[str, ...] = ()
     last_write: int = 638_761_234_567_890_000
 
@@ -65,6 +68,7 @@ class Album(msgspec.Struct, kw_only=True):
     artist: Artist
     known: KnownAlbum
     monitored: bool = False
+    last_search: datetime | None = None
     first_track_id: int = 1
     files: dict[int, TrackFile] = {}
 
@@ -122,13 +126,15 @@ class Command(msgspec.Struct, kw_only=True):
     queued: datetime
     started: datetime | None = None
     ended: datetime | None = None
+    outcome: Literal["completed", "failed", "aborted", "orphaned"] = "completed"
     result: Literal["unknown", "successful", "unsuccessful"] = "unknown"
+    message: str | None = None
 
     @property
     def status(self) -> str:
-        """queued, started or completed."""
+        """queued, started or how it ended."""
         if self.ended is not None:
-            return "completed"
+            return self.outcome
         return "queued" if self.started is None else "started"
 
 
@@ -141,3 +147,24 @@ def iso(moment: datetime) -> str:
 def ticks(moment: datetime) -> int:
     """Return ``moment`` as .NET counts it."""
     return _TICKS_OF_1970 + int(moment.timestamp() * 1_000_000) * 10
+
+
+def grabbed(download: Download, now: datetime) -> dict[str, str]:
+    """Return the data of a ``grabbed`` row: all values are text."""
+    release = download.release
+    return {
+        "indexer": release.indexer,
+        "releaseGroup": release.group or "",
+        "age": "1",
+        "ageHours": "24",
+        "ageMinutes": "1440",
+        "publishedDate": iso(now - timedelta(days=1)),
+        "downloadClient": download.client,
+        "size": str(release.size_bytes),
+        "guid": release.guid,
+        "protocol": "2",
+        "downloadForced": "False",
+        "customFormatScore": str(release.custom_format_score),
+        "releaseSource": "Search",
+        "indexerFlags": "0",
+    }

@@ -6,7 +6,7 @@ Searches find something or nothing, downloads end in an import or a failure: by 
 
 import random
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from itertools import count
 from typing import Final
 from uuid import UUID
 
@@ -15,8 +15,10 @@ import msgspec
 from kima_stream.simulator import payloads
 from kima_stream.simulator.agenda import Agenda
 from kima_stream.simulator.catalogue import Catalogue, KnownAlbum, KnownArtist
+from kima_stream.simulator.commands import Commands
 from kima_stream.simulator.library import (
     ROOT,
+    SHOWN_TYPES,
     Album,
     Artist,
     Command,
@@ -25,6 +27,7 @@ from kima_stream.simulator.library import (
     HistoryRow,
     Release,
     TrackFile,
+    grabbed,
     iso,
     ticks,
 )
@@ -70,12 +73,17 @@ class Lidarr:
         self.albums: dict[UUID, Album] = {}
         self.downloads: list[Download] = []
         self.history: list[HistoryRow] = []
-        self.commands: dict[int, Command] = {}
+        self.commands = Commands(agenda)
+        self.tags: list[str] = []
         self.blocklist: set[str] = set()
+        self.refresh_seconds = REFRESH_SECONDS
         self._rng = rng
         self._tracks = self._files = 0
+        self._album_ids = count(1)
 
-    async def add_artist(self, known: KnownArtist, *, tags: tuple[str, ...] = ()) -> Artist:
+    async def add_artist(
+        self, known: KnownArtist, *, tags: tuple[str, ...] = (), to_monitor: frozenset[UUID] | None = None
+    ) -> Artist:
         """Add an artist; the albums appear, and ArtistAdd goes out, when the refresh has ended."""
         artist = Artist(
             id=len(self.artists) + 1,
@@ -83,46 +91,54 @@ class Lidarr:
             added=self.agenda.now,
             path=f"{ROOT}/{known.name.replace('/', '+')}",
             tags=tags,
+            to_monitor=to_monitor,
             last_write=ticks(self.agenda.now),
         )
         self.artists[known.mbid] = artist
 
-        async def refresh() -> None:
-            for album in known.albums:
-                self.add_album(album, artist)
+        async def refresh() -> str:
+            await self._refresh(artist)
             await self._tell("artist_add", payloads.artist_add(artist, self.sender))
+            return "Completed"
 
-        self.agenda.plan(REFRESH_SECONDS, refresh)
+        body: dict[str, object] = {"artistIds": [artist.id], "isNewArtist": True}
+        self.commands.take("RefreshArtist", body, seconds=self.refresh_seconds, work=refresh)
         return artist
+
+    async def _refresh(self, artist: Artist) -> None:
+        for known in artist.known.albums:
+            if known.album_type in SHOWN_TYPES:
+                self.add_album(known, artist)
+        wanted, artist.to_monitor = artist.to_monitor, None
+        if wanted is not None:  # what was chosen when it was added goes over whatever was changed since
+            for album in [album for album in self.albums.values() if album.artist is artist]:
+                album.monitored = album.known.mbid in wanted
 
     def add_album(self, known: KnownAlbum, artist: Artist) -> Album:
         """Return the album of ``artist``, which is in the library from now on."""
         found = self.albums.get(known.mbid)
         if found is None:
             found = Album(
-                id=len(self.albums) + 1, artist=artist, known=known, first_track_id=self._tracks + 1, files={}
+                id=next(self._album_ids), artist=artist, known=known, first_track_id=self._tracks + 1, files={}
             )
             self._tracks += len(known.tracks)
             self.albums[known.mbid] = found
         return found
 
     def command(self, name: str, body: dict[str, object]) -> Command:
-        """Take a command; one that waits already is not taken twice."""
-        for waiting in self.commands.values():
-            if waiting.status == "queued" and (waiting.name, waiting.body) == (name, body):
-                return waiting
-        command = Command(id=len(self.commands) + 1, name=name, body=body, queued=self.agenda.now)
-        self.commands[command.id] = command
+        """Take a command; one that waits or runs already is not taken twice."""
 
-        async def end() -> None:
-            command.started = command.ended = self.agenda.now
-            command.result = "successful"
+        async def work() -> str:
             ids = body.get("albumIds") if name == "AlbumSearch" else None
+            found = 0
             for album in [album for album in self.albums.values() if isinstance(ids, list) and album.id in ids]:
-                await self.search(album)
+                album.last_search = self.agenda.now
+                found += await self.search(album) is not None
+            for artist in [artist for artist in self.artists.values() if artist.id == body.get("artistId")]:
+                await self._refresh(artist)
+            return f"Album search completed. {found} reports downloaded." if ids is not None else "Completed"
 
-        self.agenda.plan(SEARCH_SECONDS, end)
-        return command
+        return self.commands.take(name, body, seconds=SEARCH_SECONDS, work=work)
 
     def releases(self, album: Album) -> list[Release]:
         """Return what the indexers have of ``album``, best first: always the same for the same album."""
@@ -154,7 +170,7 @@ class Lidarr:
         download = Download(id=download_id or new_id, albums=list(albums), release=release, added=self.agenda.now)
         self.downloads.append(download)
         for album in albums:
-            self._note(album, "grabbed", download, _grabbed(download, self.agenda.now))
+            self._note(album, "grabbed", download, grabbed(download, self.agenda.now))
         ends, imports = self._rng.random() < self.luck.ends, self._rng.random() < self.luck.imports
         if will_import is not None:
             ends, imports = True, will_import
@@ -256,24 +272,3 @@ class Lidarr:
             data=data,
         )
         self.history.append(row)
-
-
-def _grabbed(download: Download, now: datetime) -> dict[str, str]:
-    """Return the data of a ``grabbed`` row: all values are text."""
-    release = download.release
-    return {
-        "indexer": release.indexer,
-        "releaseGroup": release.group or "",
-        "age": "1",
-        "ageHours": "24",
-        "ageMinutes": "1440",
-        "publishedDate": iso(now - timedelta(days=1)),
-        "downloadClient": download.client,
-        "size": str(release.size_bytes),
-        "guid": release.guid,
-        "protocol": "2",
-        "downloadForced": "False",
-        "customFormatScore": str(release.custom_format_score),
-        "releaseSource": "Search",
-        "indexerFlags": "0",
-    }

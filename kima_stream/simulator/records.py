@@ -46,14 +46,26 @@ class Wish(msgspec.Struct, kw_only=True):
     jobs: set[UUID] = set()
 
 
+class ApiCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call of the REST API; ``status`` 0 when it never reached Lidarr, ``is_lost`` when its answer was."""
+
+    method: str
+    path: str
+    query: tuple[tuple[str, str], ...]
+    body: bytes
+    status: int
+    is_lost: bool = False
+
+
 class Records:
-    """All facts and all deliveries, in order, and what people asked for."""
+    """All facts, all deliveries and all calls, in order, and what people asked for."""
 
     def __init__(self) -> None:
         """Nothing has happened."""
         self.facts: list[Fact] = []
         self.deliveries: list[Delivery] = []
         self.wishes: dict[UUID, Wish] = {}
+        self.calls: list[ApiCall] = []
 
     def happened(
         self,

@@ -95,6 +95,7 @@ def album(known: KnownAlbum, found: Album | None, maker: Json | None) -> Json:
         "artist": maker,
         "images": [],
         "links": [],
+        "lastSearchTime": iso(found.last_search) if found and found.last_search else None,
         "statistics": _statistics([found] if found else []),
         "id": found.id if found else None,
     }
@@ -121,6 +122,7 @@ def command(found: Command) -> Json:
             "id": found.id,
             "name": found.name,
             "commandName": found.name,
+            "message": found.message,
             "body": body,
             "priority": "normal",
             "status": found.status,

@@ -49,6 +49,18 @@ async def list_queue(request: web.Request) -> web.Response:
     return page_of(request, lines, sort_key="timeleft", direction="ascending")
 
 
+async def list_queue_details(request: web.Request) -> web.Response:
+    """Answer all that is on its way for some albums, or an artist; no pages."""
+    albums, artist = set(request.query.getall("albumIds", [])), request.query.get("artistId")
+    return answer(
+        [
+            resources.queue_record(download, album)
+            for download, album in _queue(request.app[LIDARR])
+            if (not albums or str(album.id) in albums) and artist in {None, str(album.artist.id)}
+        ]
+    )
+
+
 async def remove_from_queue(request: web.Request) -> web.Response:
     """Remove a download; with ``blocklist`` it has failed, and says so by webhook."""
     lidarr, number = request.app[LIDARR], number_of(request, "id")
@@ -56,6 +68,8 @@ async def remove_from_queue(request: web.Request) -> web.Response:
         if resources.queue_id(download, album) == number:
             if request.query.get("blocklist", "false").lower() == "true":
                 await lidarr.fail(download, "Manually marked as failed")
+                if request.query.get("skipRedownload", "false").lower() != "true":
+                    lidarr.command("AlbumSearch", {"albumIds": [each.id for each in download.albums]})
             download.state = "failed"
             return answer({})
     raise RefusedError(404, f"Queue item with ID {number} does not exist")
@@ -114,6 +128,7 @@ ROUTES: Final = (
     web.get("/api/v1/release", list_releases),
     web.post("/api/v1/release", grab_release),
     web.get("/api/v1/queue", list_queue),
+    web.get("/api/v1/queue/details", list_queue_details),
     web.delete(r"/api/v1/queue/{id:\d+}", remove_from_queue),
     web.get("/api/v1/history", list_history),
     web.get("/api/v1/history/since", list_history_since),

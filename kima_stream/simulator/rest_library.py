@@ -57,7 +57,7 @@ async def add_artist(request: web.Request) -> web.Response:
             "ForeignArtistId", message, code="ArtistExistsValidator", attempted=body.get("foreignArtistId")
         )
     _check_new_artist(body)
-    artist = await lidarr.add_artist(known)
+    artist = await lidarr.add_artist(known, to_monitor=_to_monitor(known, body.get("addOptions")))
     artist.monitored = bool(body.get("monitored"))
     return answer(_artist(lidarr, known), 201, location=f"/api/v1/artist/{artist.id}")
 
@@ -91,7 +91,7 @@ async def add_album(request: web.Request) -> web.Response:
     known = lidarr.catalogue.album(mbid) if mbid else None
     if known is None:
         raise RefusedError(404, f"Album with ID {body.get('foreignAlbumId')} was not found, it may have been removed")
-    if known.mbid in lidarr.albums and lidarr.albums[known.mbid].monitored:
+    if known.mbid in lidarr.albums:
         raise InvalidError("ForeignAlbumId", "This album has already been added.", code="AlbumExistsValidator")
     maker = lidarr.catalogue.artist_of(known)
     artist = lidarr.artists.get(maker.mbid)
@@ -135,13 +135,31 @@ async def take_command(request: web.Request) -> web.Response:
     return answer(resources.command(command), 201, location=f"/api/v1/command/{command.id}")
 
 
+async def list_commands(request: web.Request) -> web.Response:
+    """Answer all commands that are not forgotten."""
+    return answer([resources.command(command) for command in request.app[LIDARR].commands.all()])
+
+
 async def show_command(request: web.Request) -> web.Response:
     """Answer how far a command is."""
     number = number_of(request, "id")
-    command = request.app[LIDARR].commands.get(number)
+    command = request.app[LIDARR].commands.find(number)
     if command is None:
         raise RefusedError(404, f"Command with ID {number} does not exist")
     return answer(resources.command(command))
+
+
+async def list_tags(request: web.Request) -> web.Response:
+    """Answer all tags."""
+    return answer([{"id": number, "label": label} for number, label in enumerate(request.app[LIDARR].tags, 1)])
+
+
+async def add_tag(request: web.Request) -> web.Response:
+    """Make a tag, in lower case; one that is there is answered."""
+    tags, label = request.app[LIDARR].tags, str((await body_of(request)).get("label", "")).lower()
+    if label not in tags:
+        tags.append(label)
+    return answer({"id": tags.index(label) + 1, "label": label}, 201)
 
 
 def _artist(lidarr: Lidarr, known: KnownArtist) -> Json:
@@ -187,6 +205,15 @@ def _check_new_artist(body: Json) -> None:
         )
 
 
+def _to_monitor(known: KnownArtist, options: object) -> frozenset[UUID]:
+    """Return which albums are monitored once they are there: the ones named, else all or none."""
+    given = options if isinstance(options, dict) else {}
+    named = given.get("albumsToMonitor")
+    if isinstance(named, list) and named:
+        return frozenset(mbid for mbid in map(_uuid, named) if mbid is not None)
+    return frozenset(album.mbid for album in known.albums) if given.get("monitor") == "all" else frozenset()
+
+
 def _mbid_in(term: str) -> UUID | None:
     for prefix in _ID_PREFIXES:
         if term.startswith(prefix):
@@ -202,6 +229,8 @@ def _uuid(text: object) -> UUID | None:
 
 
 ROUTES: Final = (
+    web.get("/api/v1/tag", list_tags),
+    web.post("/api/v1/tag", add_tag),
     web.get("/api/v1/artist/lookup", look_up_artists),
     web.get("/api/v1/album/lookup", look_up_albums),
     web.get("/api/v1/artist", list_artists),
@@ -211,6 +240,7 @@ ROUTES: Final = (
     web.put("/api/v1/album/monitor", monitor_albums),
     web.get(r"/api/v1/album/{id:\d+}", show_album),
     web.put(r"/api/v1/album/{id:\d+}", change_album),
+    web.get("/api/v1/command", list_commands),
     web.post("/api/v1/command", take_command),
     web.get(r"/api/v1/command/{id:\d+}", show_command),
 )

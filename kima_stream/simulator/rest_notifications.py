@@ -2,6 +2,7 @@
 
 A receiver that refuses is a 400 with an array; one that is not there is a 500. A password comes back
 as asterisks, which keep the stored one when they are sent; header values come back in clear text.
+Kinds that are no webhook (``add_other``) are shown as they were given and tell nobody.
 """
 
 from collections.abc import Mapping
@@ -32,6 +33,7 @@ _MASK: Final = "********"
 _ERROR: Final = 400
 _METHODS: Final = {1: "POST", 2: "PUT"}
 _STORED: Final = web.AppKey("notifications", dict)
+_OTHERS: Final = web.AppKey("other notifications", dict)
 
 
 def _fields(values: Mapping[str, object]) -> list[Json]:
@@ -55,7 +57,7 @@ def _fields(values: Mapping[str, object]) -> list[Json]:
 _DEFAULTS: Final[Json] = {"url": "", "method": 1, "username": "", "password": "", "headers": []}
 
 
-def _resource(number: int | None, name: str, flags: Mapping[str, object], values: Mapping[str, object]) -> Json:
+def _resource(number: int | None, name: str, given: Mapping[str, object], values: Mapping[str, object]) -> Json:
     body: Json = {
         "name": name,
         "fields": _fields(values),
@@ -63,8 +65,8 @@ def _resource(number: int | None, name: str, flags: Mapping[str, object], values
         "implementation": "Webhook",
         "configContract": "WebhookSettings",
         "infoLink": "https://wiki.servarr.com/lidarr/supported#webhook",
-        "tags": [],
-        **{flag: bool(flags.get(flag)) for flag in (*_FLAGS, "includeHealthWarnings")},
+        "tags": given.get("tags") or [],
+        **{flag: bool(given.get(flag)) for flag in (*_FLAGS, "includeHealthWarnings")},
         **{f"supports{flag[0].upper()}{flag[1:]}": True for flag in _FLAGS},
     }
     return body if number is None else {"id": number, **body}
@@ -73,12 +75,12 @@ def _resource(number: int | None, name: str, flags: Mapping[str, object], values
 class _Notification:
     """A webhook that was registered."""
 
-    def __init__(self, number: int, name: str, flags: Json, values: Json) -> None:
-        self.number, self.name, self.flags, self.values = number, name, flags, values
+    def __init__(self, number: int, name: str, given: Json, values: Json) -> None:
+        self.number, self.name, self.given, self.values = number, name, given, values
 
     def shown(self) -> Json:
         """Return it without its password."""
-        return _resource(self.number, self.name, self.flags, self.values)
+        return _resource(self.number, self.name, self.given, self.values)
 
 
 async def show_schema(request: web.Request) -> web.Response:  # noqa: ARG001 - the form of a handler
@@ -87,21 +89,23 @@ async def show_schema(request: web.Request) -> web.Response:  # noqa: ARG001 - t
 
 
 async def list_notifications(request: web.Request) -> web.Response:
-    """Answer what is registered."""
-    return answer([each.shown() for each in _stored(request).values()])
+    """Answer what is registered, in the order of its numbers."""
+    shown = {number: each.shown() for number, each in _stored(request).items()}
+    shown |= _others(request)
+    return answer([shown[number] for number in sorted(shown)])
 
 
 async def add_notification(request: web.Request) -> web.Response:
     """Register a webhook, once its Test has gone through."""
     stored = _stored(request)
-    taken = await _take(request, max(stored, default=0) + 1)
+    taken = await _take(request, max([*stored, *_others(request)], default=0) + 1)
     stored[taken.number] = taken
     _readdress(request)
     return answer(taken.shown(), 201, location=f"/api/v1/notification/{taken.number}")
 
 
 async def change_notification(request: web.Request) -> web.Response:
-    """Change a webhook; it is tested again."""
+    """Change a webhook; it is tested again if anything is different."""
     number = number_of(request, "id")
     if number not in _stored(request):
         raise RefusedError(404, f"Notification with ID {number} does not exist")
@@ -120,11 +124,11 @@ async def remove_notification(request: web.Request) -> web.Response:
 
 async def test_notification(request: web.Request) -> web.Response:
     """Send a Test and keep nothing."""
-    await _take(request, int(str((await body_of(request)).get("id", 0))))
+    await _take(request, int(str((await body_of(request)).get("id", 0))), is_test=True)
     return answer({})
 
 
-async def _take(request: web.Request, number: int) -> _Notification:
+async def _take(request: web.Request, number: int, *, is_test: bool = False) -> _Notification:
     """Return what the body asks for, tested.
 
     Raises:
@@ -143,7 +147,12 @@ async def _take(request: web.Request, number: int) -> _Notification:
     taken = _Notification(number, str(body.get("name", "")), body, values)
     if not values["url"]:
         raise InvalidError("Url", "'Url' must not be empty.", code="NotEmptyValidator")
-    if any(body.get(flag) for flag in _FLAGS):
+    others = [each.name for each in _stored(request).values() if each.number != number]
+    others += [str(each.get("name")) for each in _others(request).values()]
+    if taken.name in others and not is_test:
+        raise InvalidError("Name", "Should be unique", code="PredicateValidator", attempted=taken.name)
+    is_same = known is not None and known.shown() == taken.shown() and known.values == taken.values
+    if any(body.get(flag) for flag in _FLAGS) and (is_test or not is_same):
         await _try(request, _address(taken))
     return taken
 
@@ -169,7 +178,7 @@ def _address(notification: _Notification) -> Address:
     pairs = [pair for pair in headers if isinstance(pair, dict)] if isinstance(headers, list) else []
     return Address(
         url=str(values["url"]),
-        wants=frozenset(kind for kind, flag in _FLAG_OF.items() if notification.flags.get(flag)),
+        wants=frozenset(kind for kind, flag in _FLAG_OF.items() if notification.given.get(flag)),
         method="PUT" if str(values["method"]) == "2" else "POST",
         username=str(values["username"]),
         password=str(values["password"]),
@@ -182,13 +191,25 @@ def _stored(request: web.Request) -> dict[int, _Notification]:
     return stored
 
 
+def _others(request: web.Request) -> dict[int, Json]:
+    others: dict[int, Json] = request.app[_OTHERS]
+    return others
+
+
 def _readdress(request: web.Request) -> None:
     request.app[LIDARR].postman.addresses = [_address(each) for each in _stored(request).values()]
 
 
 def prepare(app: web.Application) -> None:
     """Begin with nothing registered."""
-    app[_STORED] = {}
+    app[_STORED], app[_OTHERS] = {}, {}
+
+
+def add_other(app: web.Application, body: Json) -> Json:
+    """Register a notification of another kind, e.g. Discord, and return it as it is shown from now on."""
+    number = max([*app[_STORED], *app[_OTHERS]], default=0) + 1
+    app[_OTHERS][number] = {**body, "id": number}
+    return dict(app[_OTHERS][number])
 
 
 ROUTES: Final = (

@@ -55,7 +55,9 @@ async def test_a_request_is_answered_with_its_job(door: OpenDoor) -> None:
     _, history = await get(door, f"{PATH}/{asked['id']}/events")
     events = history["events"]
     assert isinstance(events, list)
-    assert [event["type"] for event in events] == ["download_job.requested", "download_job.attempt_opened"]
+    assert [event["type"] for event in events] == [
+        "download_job.requested", "download_job.attempt_opened", "download_job.deadline_set",
+    ]  # fmt: skip
     assert events[0]["event_id"] == asked["event_id"]
 
 
@@ -85,7 +87,8 @@ async def test_two_hundred_at_once_get_one_job(door: OpenDoor, pool: Pool) -> No
         {row["type"]: row["n"] for row in await pool.fetch("SELECT type, count(*) AS n FROM events GROUP BY type")}
     )
     assert types == {
-        "download_job.requested": 200, "download_job.attempt_opened": 1, "download_job.request_merged": 199,
+        "download_job.requested": 200, "download_job.attempt_opened": 1, "download_job.deadline_set": 1,
+        "download_job.request_merged": 199,
     }  # fmt: skip
 
 

@@ -74,15 +74,15 @@ async def test_clicks_at_once_are_one_request(door: OpenDoor, conn: Connection) 
     assert len(accepted) == 10
     assert all(answer == accepted[0] for answer in accepted)
     assert {status for status, _ in answers} == {202, 422}
-    assert await conn.fetchval("SELECT count(*) FROM events") == 2
+    assert await conn.fetchval("SELECT count(*) FROM events") == 3
 
 
 async def test_what_follows_from_a_request_names_it(door: OpenDoor, conn: Connection) -> None:
-    """The attempt is the effect of the request."""
+    """The attempt and its deadline are consequences of the request."""
     _, answer = await ask(door, None)
     rows = await conn.fetch("SELECT event_id, causation_id FROM events ORDER BY version")
     assert str(rows[0]["event_id"]) == answer["event_id"]
-    assert [row["causation_id"] for row in rows] == [None, rows[0]["event_id"]]
+    assert [row["causation_id"] for row in rows] == [None, rows[0]["event_id"], rows[0]["event_id"]]
 
 
 @pytest.mark.parametrize("key", ["", " ", "é", "x" * 256, "a\tb"])

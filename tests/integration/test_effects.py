@@ -5,10 +5,15 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from prometheus_client import REGISTRY
 
+from kima_stream import event_store
+from kima_stream.cli import parts
 from kima_stream.database import Connection, Pool
-from kima_stream.effects import Executor, Worker, breaker, waiting
+from kima_stream.effects import Executor, Work, Worker, breaker, waiting
 from kima_stream.effects.breaker import OPEN_AFTER_FAILURES
+from kima_stream.errors import ConfigurationError, RateLimitError
+from kima_stream.events import Event, NewEvent, new_event_id
 from tests import shop as shops
 from tests.polling import eventually
 from tests.shop import OWNER, AskingExecutor, MuteExecutor, RepeatingExecutor, Shop, an_effect, order, state, types
@@ -272,3 +277,182 @@ async def test_progress_is_shown_while_it_runs(pool: Pool, conn: Connection, sho
     await eventually(shown)
     executor.go_on.set()
     await running
+
+
+async def test_a_call_longer_than_its_lease_keeps_it(pool: Pool, conn: Connection, shop: Shop) -> None:
+    """While its process lives nobody else takes it."""
+    await order(conn, 1)
+    executor = AskingExecutor(shop.url)
+    executor.go_on.clear()
+    first = asyncio.create_task(a_worker(pool, executor, lease_seconds=1.5).run_once())
+    await executor.reached.wait()
+    taken = await conn.fetchval("SELECT expires_at FROM effect_leases")
+
+    async def renewed_twice() -> bool:
+        return bool(
+            await conn.fetchval("SELECT expires_at > $1::timestamptz + interval '1.8 s' FROM effect_leases", taken)
+        )
+
+    await eventually(renewed_twice)
+    assert await a_worker(pool, AskingExecutor(shop.url)).run_once() == 0
+    executor.go_on.set()
+    await first
+
+    assert set(shop.calls.values()) == {1}
+
+
+async def test_what_was_brought_about_after_a_withdrawal_is_told_all_the_same(
+    pool: Pool, conn: Connection, shop: Shop
+) -> None:
+    """A call that was made when it was withdrawn is true; a failure then is of no interest to the decider."""
+    for number, target in ((1, None), (2, "bad")):
+        effect = an_effect(number, target=target)
+        await order(conn, number, effect)
+    executor = AskingExecutor(shop.url)
+    executor.go_on.clear()
+    worker = a_worker(pool, executor)
+    running = asyncio.create_task(worker.run_once())
+    await eventually(lambda: len(executor.works) == 2)
+    for number in (1, 2):
+        await shops.withdraw(conn, number)
+    executor.go_on.set()
+    await running
+
+    assert await types(conn, 1) == ["effect.intended", "effect.withdrawn", "effect.done", "order.delivered"]
+    assert await types(conn, 2) == ["effect.intended", "effect.withdrawn", "effect.failed"]
+
+
+async def test_the_end_of_a_process_lets_short_calls_end_and_gives_back_long_ones(
+    pool: Pool, conn: Connection, shop: Shop, clock: Clock
+) -> None:
+    """Nothing new is taken; what was begun is asked about by the next, without waiting for a lease to run out."""
+    await order(conn, 1)
+    await order(conn, 2, an_effect(2, "bell.ring"))
+    long, short = AskingExecutor(shop.url), RepeatingExecutor(shop.url)
+    long.go_on.clear()
+    short.go_on.clear()
+    async with parts.effect_worker(pool, [long, short], [OWNER], name="first") as worker:
+        await long.reached.wait()
+        await short.reached.wait()
+        draining = asyncio.create_task(worker.drain(0.5))
+        await order(conn, 3)
+        short.go_on.set()
+        await draining
+        assert await worker.look() == 0
+
+    assert await types(conn, 2) == ["effect.intended", "effect.done", "order.delivered"]
+    assert {effect.stream: effect.state for effect in await waiting.list_page(conn)} == {
+        shops.stream_of(1): "postponed", shops.stream_of(3): "ready",
+    }  # fmt: skip
+    clock.forward(30)
+    assert await a_worker(pool, AskingExecutor(shop.url), clock=clock).run_once() == 2
+    assert set(shop.calls.values()) == {1}
+    assert list(shop.questions) == [str(an_effect(1).effect_id)]
+
+
+class Raising(AskingExecutor):
+    """Fails as it is told to."""
+
+    def __init__(self, url: str, error: Exception) -> None:
+        """``error`` is raised once."""
+        super().__init__(url)
+        self.errors = [error]
+
+    async def perform(self, work: Work) -> Event:
+        """Raise, or make the call."""
+        if self.errors:
+            raise self.errors.pop()
+        return await super().perform(work)
+
+
+async def test_a_defect_of_an_executor_is_tried_again_and_closes_no_system(
+    pool: Pool, conn: Connection, shop: Shop, clock: Clock
+) -> None:
+    """It may be mended by a restart; its text may hold anything, so only its type is kept."""
+    await order(conn, 1)
+    worker = a_worker(pool, Raising(shop.url, KeyError("secret")), clock=clock)
+
+    await worker.run_once()
+    [effect] = await waiting.list_page(conn)
+    assert (effect.last_error, effect.is_unknown) == ("defect: KeyError", True)
+    assert await breaker.read(conn) == []
+    clock.forward(6)
+    await worker.run_once()
+
+    assert (await state(conn, 1)).delivered == 1
+
+
+async def test_who_is_too_fast_waits_and_has_not_tried(pool: Pool, conn: Connection, shop: Shop, clock: Clock) -> None:
+    """As long as the other side says."""
+    await order(conn, 1)
+    executor = Raising(shop.url, RateLimitError(retry_after_seconds=220))
+    executor.max_attempts = 1
+    worker = a_worker(pool, executor, clock=clock)
+
+    await worker.run_once()
+    [effect] = await waiting.list_page(conn)
+    assert (effect.attempts, effect.is_unknown) == (0, False)
+    clock.forward(219)
+    assert await worker.run_once() == 0
+    clock.forward(2)
+    await worker.run_once()
+
+    assert (await state(conn, 1)).delivered == 1
+    assert not shop.questions
+
+
+async def test_an_outcome_that_cannot_be_recorded_yet_is_recorded_later(
+    pool: Pool, conn: Connection, shop: Shop, clock: Clock
+) -> None:
+    """A poison event in the stream: the call was made and is asked about until the stream can be read."""
+    await order(conn, 1)
+    executor = AskingExecutor(shop.url)
+    executor.go_on.clear()
+    worker = a_worker(pool, executor, clock=clock)
+    running = asyncio.create_task(worker.run_once())
+    await executor.reached.wait()
+    poison = NewEvent(event_id=new_event_id(), type="order.nonsense", data='{"type":"order.nonsense"}', source="test")
+    await event_store.append(conn, shops.stream_of(1), [poison])
+    executor.go_on.set()
+    await running
+    [effect] = await waiting.list_page(conn)
+    assert effect.last_error == "its outcome cannot be recorded: UndecodableEventError"
+    await conn.execute("ALTER TABLE events DISABLE TRIGGER ALL; DELETE FROM events WHERE type = 'order.nonsense'")
+    clock.forward(6)
+
+    await worker.run_once()
+
+    assert set(shop.calls.values()) == {1}
+    assert (await state(conn, 1)).delivered == 1
+
+
+async def test_only_what_a_worker_can_make_and_settle_is_taken(pool: Pool, conn: Connection, shop: Shop) -> None:
+    """Of its kinds and its categories."""
+    await order(conn, 1, an_effect(1, "till.ring"))
+    await conn.execute("INSERT INTO effects VALUES (gen_random_uuid(), 'x-1', 'x', 'shop.order', 'shop', NULL, now())")
+
+    assert await a_worker(pool, AskingExecutor(shop.url)).run_once() == 0
+    with pytest.raises(ConfigurationError, match="one kind"):
+        a_worker(pool, AskingExecutor(shop.url), AskingExecutor(shop.url))
+
+
+async def test_what_waits_is_counted(pool: Pool, conn: Connection, shop: Shop) -> None:
+    """By system, with its breaker; outcomes by kind."""
+    shop.is_open = False
+    for number in range(OPEN_AFTER_FAILURES):
+        await order(conn, number)
+    executor = AskingExecutor(shop.url)
+    executor.at_once = OPEN_AFTER_FAILURES
+    task = asyncio.create_task(a_worker(pool, executor).run())
+
+    def shown() -> bool:
+        get = REGISTRY.get_sample_value
+        return (
+            get("kima_effects_open", {"system": "shop"}) == OPEN_AFTER_FAILURES
+            and get("kima_breaker_open", {"system": "shop"}) == 1
+            and (get("kima_effect_outcomes_total", {"kind": "shop.order", "outcome": "postponed"}) or 0) > 0
+        )
+
+    await eventually(shown, timeout=15)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

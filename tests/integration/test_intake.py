@@ -13,8 +13,16 @@ from consumers import download_jobs as jobs_group, intake
 from kima_stream import dead_letters, delivery, event_store, upcasters
 from kima_stream.checkpoints import Batch
 from kima_stream.database import Connection, Pool
-from kima_stream.events import NewEvent, RecordedEvent, UnmatchedResolved, UnmatchedWaiting, new_event_id
-from kima_stream.http.download_requests import request
+from kima_stream.events import (
+    JobCancelRequested,
+    NewEvent,
+    Policy,
+    RecordedEvent,
+    UnmatchedResolved,
+    UnmatchedWaiting,
+    new_event_id,
+)
+from kima_stream.http.download_requests import change, request
 from kima_stream.integrations import lidarr_webhooks
 from kima_stream.read_models.download_jobs import PROJECTION, Filter, list_page
 from kima_stream.reconciler import sweep_once
@@ -58,11 +66,17 @@ async def take_in(pool: Pool, events: Sequence[RecordedEvent]) -> None:
         assert not delivered.held
 
 
-async def ask(conn: Connection, album: str = "Tidewater", mbid: UUID | None = TIDEWATER, user: str = "ann") -> UUID:
+async def ask(
+    conn: Connection,
+    album: str = "Tidewater",
+    mbid: UUID | None = TIDEWATER,
+    user: str = "ann",
+    policy: Policy = Policy(),  # noqa: B008 - frozen
+) -> UUID:
     """Ask for an album as the door does; return the job."""
     wanted = Album(artist="The Harbour Lights", title=album, mbid=mbid)
     async with conn.transaction():
-        requested, _ = await request(conn, wanted, user_id=user, correlation_id=f"trace of {user}")
+        requested = await request(conn, wanted, user_id=user, correlation_id=f"trace of {user}", policy=policy)
     return requested.id
 
 
@@ -97,7 +111,9 @@ async def test_a_requested_album_goes_all_the_way(pool: Pool, conn: Connection) 
     assert [(event.type, event.causation_id) for event in history] == [
         ("download_job.requested", None),
         ("download_job.attempt_opened", history[0].event_id),
+        ("download_job.deadline_set", history[0].event_id),
         ("download_job.grabbed", grab.event_id),
+        ("download_job.deadline_set", grab.event_id),
         ("download_job.imported", download.event_id),
         ("download_job.completed", download.event_id),
     ]
@@ -131,9 +147,57 @@ async def test_what_nobody_asked_for_is_lidarrs_own_job(pool: Pool, conn: Connec
     assert (job.target_mbid, job.correlation_id) == (TIDEWATER, grab.correlation_id)
 
 
+async def test_a_late_grab_after_completion_opens_no_second_job(pool: Pool, conn: Connection) -> None:
+    """Lidarr's search grabbed twice: the album is there, so the second release is noted with the job that has it."""
+    for number, (mbid, user) in enumerate(((TIDEWATER, "ann"), (LOW_WATER_MARK, "lidarr"))):
+        album = an_album(f"Album of {user}", mbid, number)
+        if user == "ann":
+            await ask(conn, album="Album of ann", mbid=mbid)
+        first = [
+            changed("grab", downloadId=f"1 {user}", albums=[album]),
+            changed("download", downloadId=f"1 {user}", album=album),
+            changed("grab", downloadId=f"2 {user}", albums=[album]),
+            changed("download", downloadId=f"2 {user}", album=album, trackFiles=[{"id": 77}]),
+        ]
+        await take_in(pool, await receive(conn, *first))
+
+    assert await states(conn) == {
+        ("ann", "Album of ann"): ("completed", 1),
+        ("lidarr", "Album of lidarr"): ("completed", 1),
+    }
+    assert {len(job.downloads) for job in await jobs(conn)} == {2}
+
+
+async def test_a_grab_after_a_cancel_is_removed_unless_others_want_it(pool: Pool, conn: Connection) -> None:
+    """The search that was under way grabbed it; with another job that wants the album Lidarr goes on."""
+    policy = Policy(sources=("lidarr",))
+    for number, others in enumerate((False, True)):
+        mbid = UUID(int=number + 1)
+        album = an_album(f"Album {number}", mbid, number)
+        job_id = await ask(conn, album=f"Album {number}", mbid=mbid, policy=policy)
+        if others:
+            await ask(conn, album=f"Album {number}", mbid=mbid, user="ben", policy=policy)
+        async with conn.transaction():
+            await change(conn, job_id, JobCancelRequested(user_id="ann"), policy=policy)
+        await take_in(pool, await receive(conn, changed("grab", downloadId=f"D{number}", albums=[album])))
+
+    cancelled = [job for job in await jobs(conn) if job.status == "cancelled"]
+    assert {job.album: [effect.target for effect in job.effects] for job in cancelled} == {
+        "Album 0": ["D0"],
+        "Album 1": [],
+    }
+    assert (await states(conn))["ben", "Album 1"] == ("downloading", 1)
+    assert not await jobs(conn, "lidarr")
+
+
 async def test_an_upgrade_of_a_finished_job_is_lidarrs_own(pool: Pool, conn: Connection) -> None:
-    """The user's job stays complete; the new download is followed beside it."""
-    await ask(conn)
+    """Long after its search the user's job stays as it is; the new download is followed beside it."""
+    async with conn.transaction():
+        # The time of the search is over as soon as it began.
+        await request(
+            conn, Album(artist="The Harbour Lights", title="Tidewater", mbid=TIDEWATER), user_id="ann",
+            correlation_id="trace of ann", policy=Policy(no_grab_seconds=0),
+        )  # fmt: skip
     await take_in(pool, await receive(conn, webhook("grab"), webhook("download")))
 
     await take_in(pool, await receive(conn, changed("grab", downloadId="BETTER")))

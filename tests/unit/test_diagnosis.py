@@ -9,7 +9,7 @@ import pytest
 from kima_stream.checkpoints import GroupStatus
 from kima_stream.cli import answers, diagnosis
 from kima_stream.cli.diagnosis import Copy, Finding
-from kima_stream.cli.facts import Log, Migrations, Server, Transaction
+from kima_stream.cli.facts import Calls, Log, Migrations, Server, Transaction
 from kima_stream.cli.surroundings import Answer, Folder, Redis
 from kima_stream.leases import Holding
 from kima_stream.numbering import Unnumbered
@@ -27,6 +27,7 @@ GROUP = GroupStatus(
     parked_streams=0, retrying_streams=0, stopped=False,
 )  # fmt: skip
 TRANSACTION = Transaction(pid=7, application="psql", age_seconds=1.0, writes=True, blocks=0)
+CALLS = Calls(system="lidarr", open=3, running=1, idle_seconds=0.2, closed_seconds=0, last_error=None)
 COPY = Copy(category="job", last=7, head=7, missing_seconds=0.0)
 READY = b'{"status":"ok","checks":{"postgres":{"status":"ok"}}}'
 DEGRADED = b'{"status":"degraded","checks":{"redis":{"status":"degraded","detail":"gone"}}}'
@@ -67,6 +68,8 @@ OK = [
     diagnosis.publisher(Holding(holder="host-1", epoch=3, left_seconds=2.0)),
     group(),
     group(lag_events=500, lag_seconds=1.0),
+    *diagnosis.effects([]),
+    *diagnosis.effects([CALLS, changed(CALLS, idle_seconds=900), changed(CALLS, closed_seconds=30.0, idle_seconds=90)]),
     diagnosis.redis_version(REDIS),
     diagnosis.eviction(REDIS),
     diagnosis.eviction(changed(REDIS, policy="")),
@@ -98,6 +101,10 @@ WARN = [
     (group(known=("jobs", "other")), "never run", "kima-stream consume"),
     (group(parked_streams=2), "2 streams parked", "kima-stream dead-letters list --group jobs"),
     (group(lag_events=5, lag_seconds=11.0), "5 events behind", "kima-stream reconcile"),
+    (
+        *diagnosis.effects([changed(CALLS, closed_seconds=61.0, last_error="refused\x1b[2J")]),
+        "lidarr does not answer for 61 s, 3 calls wait for it: refused\\x1b", "kima-stream effects --system lidarr",
+    ),
     (diagnosis.memory(changed(REDIS, max_memory_bytes=5_100_000)), "5.0 MB of 5.1 MB", "maxmemory"),
     (diagnosis.disk(changed(FOLDER, free_bytes=900_000_000)), "0.9 GB free", "free some space"),
     (answers.front_door(Answer(where="here:3006", status=200, body=DEGRADED)), "redis: gone", "lines"),
@@ -118,6 +125,8 @@ FAULT = [
     (group(stopped=True, parked_streams=20), "stopped itself", "dead-letters list --group jobs"),
     (group(forked=True), "restored", "verify"),
     (group(lag_events=5, lag_seconds=61.0), "5 events behind, for 61 s", "kima-stream consume"),
+    (*diagnosis.effects([changed(CALLS, closed_seconds=901.0)]), "for 901 s", "mend lidarr"),
+    (*diagnosis.effects([changed(CALLS, running=0, idle_seconds=61.0)]), "nobody makes them, for 61 s", "consume"),
     (diagnosis.redis_version(changed(REDIS, name="Redis", version="6.2.14")), "Redis 6.2.14", "Redis 7"),
     (diagnosis.redis_version(changed(REDIS, is_replica=True)), "replica", "primary"),
     (diagnosis.eviction(changed(REDIS, policy="allkeys-lru")), "allkeys-lru", "noeviction"),

@@ -1,0 +1,79 @@
+"""What users ask of a search session, decided in one transaction, so that the answer is final."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from kima_stream import event_store, projector, upcasters
+from kima_stream.database import Connection, Pool
+from kima_stream.errors import DuplicateEventError, TornAppendError, WrongExpectedVersionError
+from kima_stream.events import SearchRequested, derived_id, new_event_id
+from kima_stream.http.user_requests import ReusedKeyError
+from kima_stream.projector import Row
+from kima_stream.read_models.search_sessions import PROJECTION, stream_of
+from projections.search_session import SECONDS, News, SearchSession, decide
+
+TRIES: Final = 5  # a rival appended in between, or used the same key at once: decide again
+_RIVALRY: Final = (
+    WrongExpectedVersionError,
+    DuplicateEventError,
+    TornAppendError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+)
+
+
+async def start(
+    pool: Pool, query: str, *, user_id: str, correlation_id: str, event_id: UUID | None
+) -> tuple[Row[SearchSession], bool]:
+    """Record a request and return its session, and whether it was there before; ``event_id`` names the request.
+
+    Raises:
+        ReusedKeyError: the id has named another query before.
+    """
+    event_id = event_id or new_event_id()
+    session_id = derived_id(event_id, "session")
+    async with pool.acquire() as conn:
+        known = await event_store.read_event(conn, event_id)
+        if known is not None:
+            first = upcasters.decode(known)
+            async with conn.transaction():
+                row = await projector.load(conn, PROJECTION, known.stream)
+            if not isinstance(first, SearchRequested) or (first.query, first.user_id) != (query, user_id):
+                raise ReusedKeyError
+            return row, True
+    requested = SearchRequested(
+        session_id=session_id,
+        user_id=user_id,
+        query=query,
+        expires_at=datetime.now(UTC) + timedelta(seconds=SECONDS),
+    )
+    row, is_new = await take(pool, stream_of(session_id), requested, correlation_id=correlation_id, event_id=event_id)
+    return row, not is_new
+
+
+async def take(
+    pool: Pool, stream: str, news: News, *, correlation_id: str | None, event_id: UUID | None = None
+) -> tuple[Row[SearchSession], bool]:
+    """Append what follows from ``news`` and return the session, and whether anything followed."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            async with pool.acquire() as conn, conn.transaction():
+                return await _take(conn, stream, news, correlation_id, event_id or new_event_id())
+        except _RIVALRY:
+            if attempt == TRIES:
+                raise
+    raise AssertionError  # the last try has returned or raised
+
+
+async def _take(
+    conn: Connection, stream: str, news: News, correlation_id: str | None, event_id: UUID
+) -> tuple[Row[SearchSession], bool]:
+    row = await projector.load(conn, PROJECTION, stream)
+    decided = decide(row.state, news, datetime.now(UTC))
+    if not decided:
+        return row, False
+    events = projector.consequences(decided, event_id=event_id, correlation_id=correlation_id)
+    return await projector.decide(conn, PROJECTION, row, events), True
