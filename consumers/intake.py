@@ -14,9 +14,9 @@ from uuid import UUID
 
 import structlog
 
-from consumers import lidarr_news
+from consumers import lidarr_news, lidarr_seen
 from consumers.intake_desk import JOBS, UNMATCHED, Desk, Found, still_waiting
-from consumers.lidarr_news import Moved, News
+from consumers.news import Moved, News
 from kima_stream import correlation_keys, event_store, projector, reaction
 from kima_stream.database import Connection
 from kima_stream.errors import DuplicateEventError, TornAppendError
@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 async def react(conn: Connection, events: Sequence[RecordedEvent]) -> None:
     """Append what follows from webhooks, in their order."""
-    news = [each for event in events if (each := lidarr_news.read(event))]
+    news = [each for event in events if (each := lidarr_news.read(event) or lidarr_seen.read(event))]
     if not news:
         return
     found = await _find(conn, news)

@@ -14,11 +14,12 @@ from uuid import UUID
 import msgspec
 from msgspec.structs import replace
 
-from consumers.lidarr_news import Failed, Moved, News
+from consumers.news import Failed, Moved, News, Seen
 from kima_stream import upcasters
 from kima_stream.events import (
     Event,
     JobDownloadFailed,
+    JobImportFailed,
     NewEvent,
     RecordedEvent,
     UnmatchedResolved,
@@ -75,9 +76,13 @@ class Desk:
         self._taken = set(known)
 
     def take(self, news: News) -> None:
-        """Decide what follows from one webhook."""
+        """Decide what follows from one webhook, or from what was seen."""
         if isinstance(news, Moved):
             self._spread(news)
+        elif isinstance(news, Seen):
+            for stream in self._jobs([news.key]):
+                facts = decide(self.states[stream], news.fact, news.cause.recorded_at)
+                self._record(news.cause.event_id, stream, facts)
         elif not self._fail(news.cause.event_id, news.download_key, news.fact, news.cause.recorded_at):
             self._wait(news)
 
@@ -107,7 +112,9 @@ class Desk:
         is_wanted = any(self.states[other].is_active for other in jobs if other != stream)
         return decide(self.states[stream], fact, at, is_wanted_elsewhere=is_wanted)
 
-    def _fail(self, cause_id: UUID, download_key: str | None, fact: JobDownloadFailed, at: datetime) -> list[str]:
+    def _fail(
+        self, cause_id: UUID, download_key: str | None, fact: JobDownloadFailed | JobImportFailed, at: datetime
+    ) -> list[str]:
         """Record the failure with every job that knows the download; return their streams."""
         jobs = self._jobs([download_key] if download_key else [])
         jobs = [stream for stream in jobs if self.states[stream].download(fact.download_id)]

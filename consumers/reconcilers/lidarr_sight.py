@@ -4,7 +4,8 @@ Ids follow from what was seen, so seeing it again is the same event. Of a line's
 kept: the rest holds addresses of indexers with keys in them.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set as AbstractSet
 from typing import Final
 from uuid import UUID, uuid5
 
@@ -17,9 +18,12 @@ from kima_stream.events import (
     LidarrFailureSeen,
     LidarrHistorySeen,
     LidarrQueueSeen,
+    RecordedEvent,
     new_event,
 )
+from kima_stream.integrations import lidarr_webhooks
 from kima_stream.integrations.lidarr_types import Album, HistoryRow, QueueItem
+from kima_stream.integrations.lidarr_webhooks import Download, DownloadFailure, Grab
 from kima_stream.integrations.received import stream_name
 
 CATEGORY: Final = "lidarr"
@@ -28,6 +32,7 @@ KEPT: Final = ("indexer", "releaseGroup", "size", "fileId", "message", "statusMe
 MAX_TEXT: Final = 2_000  # characters of one value
 MAX_MESSAGES: Final = 20
 FAILED: Final = "downloadFailed"
+_WEBHOOKS: Final = frozenset(lidarr_webhooks.TYPES[each] for each in (Grab, Download, DownloadFailure))
 WATCHED: Final = frozenset({"grabbed", "trackFileImported", FAILED, "albumImportIncomplete"})
 
 
@@ -48,7 +53,71 @@ def of_history(instance: str, row: HistoryRow, album: Album | None) -> Append:
         album_mbid=album.foreign_album_id or None if album is not None else None,
         data={name: text for name in KEPT if (text := _text(row.data.get(name))) is not None},
     )
-    return _append(seen, row.download_id, f"{instance}/history/{row.id}/{row.date.isoformat()}")
+    return _append(seen, row.download_id, history_id(instance, row))
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What webhooks have told of one download: grabs and failures by number, imported files by id."""
+
+    grabs: int = 0
+    failures: int = 0
+    files: frozenset[int] = frozenset()
+
+
+def told(events: Iterable[RecordedEvent]) -> Told:
+    """Return what the webhooks in a download's stream say."""
+    grabs = failures = 0
+    files: set[int] = set()
+    for event in events:
+        if event.type not in _WEBHOOKS:
+            continue
+        match lidarr_webhooks.decode(event.data):
+            case Grab():
+                grabs += 1
+            case DownloadFailure():
+                failures += 1
+            case Download() as imported:
+                files.update(file.id for file in imported.track_files)
+            case _:
+                continue
+    return Told(grabs=grabs, failures=failures, files=frozenset(files))
+
+
+def untold(rows: Sequence[HistoryRow], seen: AbstractSet[int], by: Told) -> list[HistoryRow]:
+    """Return the rows of one download that neither webhooks nor earlier looks have told, oldest first.
+
+    Webhooks carry no id of the history's: the first so many grabs of an album that no look had to tell are those
+    that webhooks told, since a webhook comes at once.
+
+    Args:
+        rows: all of the download's, whenever they were.
+        seen: the ids of those that earlier looks have told.
+        by: what webhooks have told.
+    """
+    counts: Counter[tuple[str, int]] = Counter()
+    fresh = []
+    for row in sorted(rows, key=lambda each: each.id):
+        if row.id in seen or row.event_type not in WATCHED:
+            continue
+        counts[row.event_type, row.album_id] += 1
+        number = counts[row.event_type, row.album_id]
+        match row.event_type:
+            case "grabbed":
+                is_told = number <= by.grabs
+            case "downloadFailed":
+                is_told = number <= by.failures
+            case "trackFileImported":
+                is_told = int(row.data.get("fileId") or 0) in by.files
+            case _:
+                is_told = False
+        if not is_told:
+            fresh.append(row)
+    return fresh
+
+
+def history_id(instance: str, row: HistoryRow) -> UUID:
+    """Return the id of the event that says what a line of the history says."""
+    return uuid5(NAMESPACE, f"{instance}/history/{row.id}/{row.date.isoformat()}")
 
 
 def of_queue(instance: str, item: QueueItem) -> Append:
@@ -64,7 +133,7 @@ def of_queue(instance: str, item: QueueItem) -> Append:
         messages=tuple(_text(text) or "" for text in [*filter(None, (item.error_message,)), *messages][:MAX_MESSAGES]),
     )
     name = f"{instance}/queue/{seen.download_id}/{seen.album_id}/{seen.state}/{seen.left_bytes}/{item.added}"
-    return _append(seen, item.download_id, name)
+    return _append(seen, item.download_id, uuid5(NAMESPACE, name))
 
 
 def of_album(instance: str, album: Album) -> Append:
@@ -76,7 +145,7 @@ def of_album(instance: str, album: Album) -> Append:
         tracks_present=album.statistics.track_file_count,
     )
     name = f"{instance}/album/{album.id}/{seen.tracks_present}/{seen.tracks_total}"
-    return _append(seen, None, name)
+    return _append(seen, None, uuid5(NAMESPACE, name))
 
 
 def messages_of(data: Mapping[str, str]) -> str:
@@ -84,19 +153,18 @@ def messages_of(data: Mapping[str, str]) -> str:
     if "message" in data:
         return data["message"]
     try:
-        told = msgspec.json.decode(data.get("statusMessages", "[]"), type=list[_Told])
+        said = msgspec.json.decode(data.get("statusMessages", "[]"), type=list[_Message])
     except msgspec.DecodeError:
         return ""
-    return "; ".join(dict.fromkeys(text for each in told for text in each.messages))
+    return "; ".join(dict.fromkeys(text for each in said for text in each.messages))
 
 
-class _Told(msgspec.Struct, frozen=True):
+class _Message(msgspec.Struct, frozen=True):
     title: str = ""
     messages: tuple[str, ...] = ()
 
 
-def _append(seen: Event, download_id: str | None, name: str) -> Append:
-    event_id = uuid5(NAMESPACE, name)
+def _append(seen: Event, download_id: str | None, event_id: UUID) -> Append:
     return Append(stream_name(CATEGORY, download_id, event_id), [new_event(seen, event_id=event_id)])
 
 

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
+from uuid import UUID
 
 import aiohttp
 import msgspec
@@ -22,7 +23,8 @@ from kima_stream.effects import breaker
 from kima_stream.errors import ConfigurationError, DuplicateEventError, FencedError
 from kima_stream.event_store import Append
 from kima_stream.integrations.lidarr import Lidarr, LidarrError
-from kima_stream.integrations.lidarr_types import Album
+from kima_stream.integrations.lidarr_types import Album, HistoryRow
+from kima_stream.integrations.received import stream_name
 from kima_stream.leases import Lease
 from kima_stream.settings import definitions
 from kima_stream.settings.store import SettingsStore
@@ -111,14 +113,33 @@ class LidarrWatch:
         theirs = datetime.now(UTC) + timedelta(seconds=lidarr.transport.ahead_seconds)
         since = (cursor or theirs - FIRST_LOOK_BACK) - OVERLAP
         rows = [row for row in await lidarr.history_since(since) if row.event_type in WATCHED and row.album_id]
+        fresh = await self._untold(lidarr, instance, rows)
         albums: dict[int, Album | None] = {}
-        for album_id in sorted({row.album_id for row in rows}):
+        for album_id in sorted({row.album_id for row in fresh}):
             albums[album_id] = await lidarr.album(album_id)
-        appends = [lidarr_sight.of_history(instance, row, albums[row.album_id]) for row in rows]
+        appends = [lidarr_sight.of_history(instance, row, albums[row.album_id]) for row in fresh]
         async with self._pool.acquire() as conn:
             found = await _append_new(conn, appends)
             await conn.execute(_SAVE, instance, max([row.date for row in rows], default=cursor or theirs))
         return found
+
+    async def _untold(self, lidarr: Lidarr, instance: str, rows: Sequence[HistoryRow]) -> list[HistoryRow]:
+        """Return those of ``rows`` that nobody has told, oldest first."""
+        async with self._pool.acquire() as conn:
+            seen = await _seen(conn, instance, rows)
+        fresh = [row for row in rows if row.id not in seen]
+        untold = {row.id for row in fresh if not row.download_id}
+        for download_id in sorted({row.download_id for row in fresh if row.download_id}):
+            async with self._pool.acquire() as conn:
+                stream = stream_name(lidarr_sight.CATEGORY, download_id, UUID(int=0))
+                by = lidarr_sight.told(await event_store.read_stream(conn, stream))
+            all_rows = [row for row in rows if row.download_id == download_id]
+            if by.grabs or by.failures:  # numbers count from the first one
+                all_rows = [row async for row in lidarr.history(download_id=download_id)]
+            async with self._pool.acquire() as conn:
+                before = await _seen(conn, instance, all_rows)
+            untold.update(row.id for row in lidarr_sight.untold(all_rows, before, by))
+        return [row for row in fresh if row.id in untold]
 
     async def _queue(self, lidarr: Lidarr, instance: str) -> int:
         """Append the lines of downloads that some job knows."""
@@ -220,6 +241,12 @@ def _may_heal(error: BaseException) -> bool:
 
 async def _known(conn: Connection, keys: Sequence[str]) -> list[str]:
     return [row["key"] for row in await conn.fetch(_KNOWN, keys)]
+
+
+async def _seen(conn: Connection, instance: str, rows: Sequence[HistoryRow]) -> set[int]:
+    """Return the ids of the rows that are in the log."""
+    ids = {lidarr_sight.history_id(instance, row): row.id for row in rows}
+    return {ids[ref.event_id] for ref in await event_store.find_events(conn, list(ids))}
 
 
 async def _append_new(conn: Connection, appends: Sequence[Append]) -> int:
