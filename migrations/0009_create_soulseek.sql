@@ -20,10 +20,11 @@ INSERT INTO soulseek_account DEFAULT VALUES;
 CREATE TABLE soulseek_gate (is_the_one boolean PRIMARY KEY DEFAULT true CHECK (is_the_one));
 INSERT INTO soulseek_gate DEFAULT VALUES;
 
--- Searches that wait at the gate, or passed it a short while ago, with what they found.
+-- Searches that wait at the gate, or passed it a short while ago, with what they found. A query is what somebody
+-- typed: only its hash is kept, to know the same again.
 CREATE TABLE soulseek_searches (
     number      bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    query       text        NOT NULL,
+    query_hash  bytea       NOT NULL,
     asker       text        NOT NULL,
     asked_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
     waits_until timestamptz NOT NULL,
@@ -33,7 +34,7 @@ CREATE TABLE soulseek_searches (
 ) WITH (fillfactor = 50);
 CREATE INDEX soulseek_searches_passed_idx ON soulseek_searches (passed_at);
 CREATE INDEX soulseek_searches_waiting_idx ON soulseek_searches (waits_until) WHERE passed_at IS NULL;
-CREATE INDEX soulseek_searches_query_idx ON soulseek_searches (query, passed_at);
+CREATE INDEX soulseek_searches_query_idx ON soulseek_searches (query_hash, passed_at);
 
 CREATE TABLE soulseek_peers (
     peer           text        PRIMARY KEY,

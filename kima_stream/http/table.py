@@ -14,6 +14,7 @@ from kima_stream.http import (
     page,
     searches,
     settings,
+    soulseek,
     submissions,
     trace,
     webhooks,
@@ -33,6 +34,7 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
     *health.ROUTES,
     *keys.ROUTES,
     *settings.ROUTES,
+    *soulseek.ROUTES,
     *openapi.ROUTES,
     *page.ROUTES,
 )

@@ -96,9 +96,9 @@ class Acquisition:
                     await self._track(work, key)
             return await self._ended(work, root, folder)
 
-    async def file(self, wanted: FoundFile, album: Album, hand: Hand) -> Acquired:
-        """Bring one file here that somebody chose; errors as above, and PeerError."""
-        root, folder = self.root(), names.album_folder(album.artist, album.title)
+    async def file(self, wanted: FoundFile, folder: PurePosixPath, hand: Hand) -> Acquired:
+        """Bring one file that somebody chose into ``folder``, made of safe names; errors as above, and PeerError."""
+        root = self.root()
         async with self._alone(str(folder)):
             place = await self.fetch(wanted, root, folder / names.safe(wanted.name), hand, lambda _: None)
         kept = Kept(path=str(place), size_bytes=wanted.size_bytes, peer=wanted.peer)

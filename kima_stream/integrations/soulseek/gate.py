@@ -7,6 +7,7 @@ window is not searched again: its answer is shared. Redis has no part in it.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from hashlib import sha256
 from time import perf_counter
 from typing import Final
 
@@ -81,7 +82,7 @@ class Gate:
         """Wait until a search for ``query`` may be sent, or its answer is there.
 
         Args:
-            query: normalised: equal texts are one search.
+            query: normalised: equal texts are one search. Only its hash is kept: it is what somebody typed.
             asker: whose turn it is, e.g. the stream of a job.
             seconds: how long the search will last; for so long others wait for its answer.
 
@@ -89,10 +90,11 @@ class Gate:
             RateLimitError: it would take longer than allowed, or too many wait; nothing was sent.
         """
         began_at = perf_counter()
-        number = await self._queue(query, asker)
+        query_hash = sha256(query.encode()).digest()
+        number = await self._queue(query_hash, asker)
         try:
             while True:
-                turn = await self._look(number, query, seconds)
+                turn = await self._look(number, query_hash, seconds)
                 if not isinstance(turn, float):
                     metrics.soulseek_gate_wait_seconds.observe(perf_counter() - began_at)
                     return turn
@@ -112,18 +114,18 @@ class Gate:
         async with self._pool.acquire() as conn:
             await conn.execute(_GIVE_UP, passed.number)
 
-    async def _queue(self, query: str, asker: str) -> int:
+    async def _queue(self, query_hash: bytes, asker: str) -> int:
         async with self._pool.acquire() as conn, conn.transaction():
-            number, waiting = await conn.fetchrow(_QUEUE, query, asker, ALIVE_SECONDS)  # type: ignore[misc]
+            number, waiting = await conn.fetchrow(_QUEUE, query_hash, asker, ALIVE_SECONDS)  # type: ignore[misc]
             if waiting >= MAX_WAITING:
                 raise RateLimitError(retry_after_seconds=round(self._window_seconds))
         return int(number)
 
-    async def _look(self, number: int, query: str, seconds: float) -> Passed | Shared | float:
+    async def _look(self, number: int, query_hash: bytes, seconds: float) -> Passed | Shared | float:
         """Return the way through, or for how many seconds there will be none."""
         async with self._pool.acquire() as conn, conn.transaction():
             await conn.execute(_LOCK)
-            twin = await conn.fetchrow(_TWIN, query, self._window_seconds)
+            twin = await conn.fetchrow(_TWIN, query_hash, self._window_seconds)
             if twin is not None and twin["answer"] is not None:
                 return Shared(found.decode(twin["answer"]))
             row = await conn.fetchrow(_TURN, number, self._counted_seconds, self._limit, ALIVE_SECONDS)
@@ -149,7 +151,7 @@ _QUEUE: Final = """
     WITH waiting AS (
         SELECT count(*) AS n FROM soulseek_searches WHERE passed_at IS NULL AND waits_until > clock_timestamp()
     )
-    INSERT INTO soulseek_searches (query, asker, waits_until)
+    INSERT INTO soulseek_searches (query_hash, asker, waits_until)
     VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
     RETURNING number, (SELECT n FROM waiting)
 """
@@ -159,7 +161,7 @@ _LOCK: Final = "SELECT FROM soulseek_gate FOR UPDATE"
 _TWIN: Final = """
     SELECT answer
       FROM soulseek_searches
-     WHERE query = $1 AND passed_at > clock_timestamp() - make_interval(secs => $2)
+     WHERE query_hash = $1 AND passed_at > clock_timestamp() - make_interval(secs => $2)
        AND (answer IS NOT NULL OR ends_at > clock_timestamp())
      ORDER BY answer IS NULL, passed_at DESC
      LIMIT 1
@@ -177,14 +179,14 @@ _TURN: Final = """
     ), had AS (
         SELECT asker, count(*) AS n FROM passed GROUP BY asker
     ), waiting AS (
-        SELECT w.number, w.query,
+        SELECT w.number, w.query_hash,
                coalesce(h.n, 0) + row_number() OVER (PARTITION BY w.asker ORDER BY w.number) AS turn
           FROM soulseek_searches AS w LEFT JOIN had AS h USING (asker)
          WHERE w.passed_at IS NULL AND (w.waits_until > clock_timestamp() OR w.number = $1)
     ), ahead AS (
-        SELECT count(DISTINCT w.query) AS n
+        SELECT count(DISTINCT w.query_hash) AS n
           FROM waiting AS w, waiting AS me
-         WHERE me.number = $1 AND (w.turn, w.number) < (me.turn, me.number) AND w.query <> me.query
+         WHERE me.number = $1 AND (w.turn, w.number) < (me.turn, me.number) AND w.query_hash <> me.query_hash
     )
     SELECT coalesce(max(p.used), 0) AS used, a.n AS ahead,
            extract(epoch FROM min(p.passed_at) FILTER (WHERE p.place > p.used + a.n - $3)

@@ -89,12 +89,15 @@ class Owner:
         """Return the connected client; one that is about to be is waited for.
 
         Raises:
+            ConfigurationError: it is off, or the server refuses the login: a human must act.
             IntegrationError: there is none; may heal.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + CONNECTED_SECONDS
         while self._client is None or not self._client.is_connected:
             state = "standing by" if self._said is None else self._said.state
+            if self._said is not None and state in {"off", "refused"}:
+                raise ConfigurationError([self._said.detail or f"Soulseek is {state}"])
             if state not in {"connecting", "waiting"} or loop.time() > end:
                 raise IntegrationError(f"not connected: {state}", system="soulseek", retryable=True, nothing_done=True)
             await asyncio.sleep(self._poll_seconds)

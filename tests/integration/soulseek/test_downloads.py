@@ -6,7 +6,7 @@ import resource
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -212,7 +212,7 @@ async def test_names_of_peers_stay_in_the_folder(
     async with peer(server, tmp_path / "peer", bad), acquiring(pool, environment) as it:
         found = await it._search("some artist an album", HAND)
         for file in found:
-            await it.file(file, ALBUM, HAND)
+            await it.file(file, PurePosixPath(FOLDER), HAND)
 
     music = tree(tmp_path / "music")
     assert len(found) == len(hostile)
@@ -286,7 +286,7 @@ async def test_a_file_of_somebody_else_is_never_replaced(
     theirs.write_bytes(b"theirs")
     async with peer(server, tmp_path / "peer", offers(("One",))) as one, acquiring(pool, environment) as it:
         (file,) = await it._search("some artist an album", HAND)
-        got = [await it.file(file, ALBUM, HAND) for _ in range(2)]
+        got = [await it.file(file, PurePosixPath(FOLDER), HAND) for _ in range(2)]
 
     assert theirs.read_bytes() == b"theirs"
     assert [result.files[0].path for result in got] == [f"{FOLDER}/01 - One (2).flac"] * 2
@@ -308,11 +308,11 @@ async def test_a_full_disk_is_our_fault(
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
         try:
             with pytest.raises(DiskError):
-                await it.file(file, ALBUM, HAND)
+                await it.file(file, PurePosixPath(FOLDER), HAND)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-        got = await it.file(file, ALBUM, HAND)
+        got = await it.file(file, PurePosixPath(FOLDER), HAND)
 
     assert got.files[0].size_bytes == 3_000_000
     async with pool.acquire() as conn:
@@ -329,10 +329,10 @@ async def test_a_folder_that_is_missing_or_a_link_out_of_it_is_our_fault(
         (file,) = await it._search("some artist an album", HAND)
         (tmp_path / "music" / "Some Artist").symlink_to(outside)
         with pytest.raises(DiskError):
-            await it.file(file, ALBUM, HAND)
+            await it.file(file, PurePosixPath(FOLDER), HAND)
         (tmp_path / "music").rename(tmp_path / "unmounted")
         with pytest.raises(DiskError):
-            await it.file(file, ALBUM, HAND)
+            await it.file(file, PurePosixPath(FOLDER), HAND)
 
     assert not (tmp_path / "music").exists()
     assert [path for path in outside.rglob("*") if path.is_file()] == []

@@ -1,0 +1,52 @@
+"""The Soulseek account of this process: stands by until the account is free, then owns it and does what others want.
+
+Any number of processes may have it; one owns the account. The calls of jobs and searches are made while it does.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from consumers import soulseek_calls
+from consumers.soulseek_calls import QueryOf
+from kima_stream.cli.loop import Role
+from kima_stream.database import Pool
+from kima_stream.effects import AnyOwner, Worker
+from kima_stream.integrations.soulseek.acquisition import Acquisition
+from kima_stream.integrations.soulseek.gate import Gate
+from kima_stream.integrations.soulseek.ownership import Owner
+from kima_stream.integrations.soulseek.searching import Searches
+from kima_stream.locks import Locks
+from kima_stream.settings.store import SettingsStore
+
+
+@asynccontextmanager
+async def soulseek(  # what one process has for it
+    connections: Pool,
+    settings: SettingsStore,
+    owners: Sequence[AnyOwner],
+    *,
+    name: str,
+    redis_url: str | None = None,
+    query_of: QueryOf = soulseek_calls.plain_query,
+    wake_publisher: Callable[[], None] = lambda: None,
+) -> AsyncIterator[Role]:
+    """Yield the role to run beside the others; without Redis the lease alone shows who owns the account.
+
+    Args:
+        connections: for the owner's rows, the gate and the effects.
+        settings: followed by the caller.
+        owners: of the categories that want calls to Soulseek.
+        name: unlike that of any other process.
+        redis_url: where the lock is shown.
+        query_of: opens what somebody typed.
+        wake_publisher: told after something was recorded.
+    """
+    async with AsyncExitStack() as stack:
+        locks = None if redis_url is None else await stack.enter_async_context(Locks(redis_url))
+        owner = Owner(connections, settings, holder=name, locks=locks)
+        searches = Searches(Gate(connections), owner.client)
+        acquisition = Acquisition(connections, settings, searches, owner.client)
+        calls = soulseek_calls.executors(connections, acquisition, searches, query_of=query_of)
+        owner.roles.append(Worker(connections, calls, owners, holder=name, wake=wake_publisher).run)
+        owner.on_round = acquisition.slots.look
+        yield owner.run
