@@ -5,6 +5,7 @@ job here: the call is made again until the job's own deadline ends the wish for 
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Final
 
 import aiohttp
@@ -18,12 +19,14 @@ from kima_stream.events import (
     JobAddedToLidarr,
     JobDownloadBlocked,
     JobDownloadRemoved,
+    JobGrabbed,
     JobScanRequested,
     JobSearched,
 )
 from kima_stream.integrations.lidarr import Lidarr
 from kima_stream.integrations.lidarr_albums import Choice, HiddenAlbumError, NotFoundAtLidarrError, Wanted, ensure_album
 from kima_stream.integrations.lidarr_searches import search_album
+from kima_stream.integrations.lidarr_types import QueueItem
 from kima_stream.read_models import download_jobs
 from kima_stream.settings import callbacks, definitions
 from kima_stream.settings.callbacks import CallbackRefusedError
@@ -33,6 +36,7 @@ from projections.download_job import DownloadJob
 
 ADD_SECONDS: Final = 360.0  # two refreshes of an artist, and what is around them
 SEARCH_SECONDS: Final = 330.0  # all indexers, and what is around them
+_COMING: Final = frozenset({"downloading", "importPending", "importing"})
 _OFF: Final = "Lidarr is switched off in the settings."
 _MEND: Final = "An admin mends the settings; then ask again."
 
@@ -105,11 +109,20 @@ class Search(LidarrCall):
     timeout_seconds = SEARCH_SECONDS
 
     async def ask(self, lidarr: Lidarr, job: DownloadJob, work: Work) -> Event:
-        """Search."""
+        """Search, unless a release is on its way already: somebody else wants the album too."""
         instance = (await lidarr.status()).instance_name
         ids = [each.album_id for each in job.lidarr_albums if each.instance == instance]
         if not ids:
             return work.failure("not_found", f"{instance} does not have the album.", _MEND)
+        if (coming := _coming(await lidarr.queue_of([ids[-1]]))) is not None:
+            return JobGrabbed(
+                download_id=coming.download_id,
+                lidarr_instance=instance,
+                lidarr_album_id=ids[-1],
+                release_title=coming.title or None,
+                indexer=coming.indexer,
+                size_bytes=int(coming.size) or None,
+            )
         searched = await search_album(lidarr, ids[-1], work.intended_at)
         return JobSearched(source="lidarr", found=searched.found)
 
@@ -174,9 +187,16 @@ def executors(pool: Pool, settings: SettingsStore, connections: aiohttp.ClientSe
     return [*calls, Scan(settings, connections)]
 
 
+def _coming(queue: Sequence[QueueItem]) -> QueueItem | None:
+    """Return a download that may still bring the album."""
+    return next((item for item in queue if item.download_id and item.tracked_download_state in _COMING), None)
+
+
 async def prepare(conn: Connection, stream: str, news: Event) -> None:
-    """Let what Lidarr says of the album from now on find the job; before the job's row is locked."""
-    if isinstance(news, JobAddedToLidarr):
-        key = correlation_keys.of_lidarr_album(news.lidarr_instance, news.lidarr_album_id)
-        known = await correlation_keys.lock(conn, [key])
-        await correlation_keys.add(conn, stream, [key], known=known)
+    """Let what Lidarr says of album and download from now on find the job; before the job's row is locked."""
+    if isinstance(news, JobAddedToLidarr | JobGrabbed):
+        keys = [correlation_keys.of_lidarr_album(news.lidarr_instance, news.lidarr_album_id)]
+        if isinstance(news, JobGrabbed) and news.download_id:
+            keys.append(correlation_keys.of_download(news.download_id))
+        known = await correlation_keys.lock(conn, keys)
+        await correlation_keys.add(conn, stream, keys, known=known)

@@ -1,10 +1,9 @@
 """What was seen in Lidarr's history and queue, as the same news that its webhooks bring. Pure."""
 
-import re
 from typing import Final
 
 from consumers.news import Failed, Moved, News, Seen, album_news, download_key
-from consumers.reconcilers.lidarr_sight import messages_of
+from consumers.reconcilers.lidarr_sight import messages_of, number_of
 from kima_stream import correlation_keys, upcasters
 from kima_stream.events import (
     JobDownloadFinished,
@@ -23,7 +22,6 @@ from kima_stream.events import (
 )
 from projections.download_job import LidarrAlbum
 
-_NUMBER: Final = re.compile(r"[0-9]{1,18}")
 _READ: Final = frozenset(
     event_type(seen) for seen in (LidarrHistorySeen, LidarrFailureSeen, LidarrQueueSeen, LidarrAlbumSeen)
 )
@@ -86,12 +84,12 @@ def _grabbed(seen: LidarrHistory) -> JobGrabbed:
         lidarr_album_id=seen.album_id,
         release_title=seen.release_title,
         indexer=seen.data.get("indexer"),
-        size_bytes=_number(seen.data.get("size")),
+        size_bytes=number_of(seen.data.get("size")),
     )
 
 
 def _imported(seen: LidarrHistory) -> JobImported:
-    file_id = _number(seen.data.get("fileId"))
+    file_id = number_of(seen.data.get("fileId"))
     return JobImported(
         download_id=seen.download_id,
         lidarr_instance=seen.instance,
@@ -113,7 +111,3 @@ def _of_queue(seen: LidarrQueueSeen) -> JobProgressed | JobDownloadFinished | Jo
 
 def _key(download_id: str) -> str:
     return correlation_keys.of_download(download_id)
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and _NUMBER.fullmatch(text) else None

@@ -4,6 +4,7 @@ Ids follow from what was seen, so seeing it again is the same event. Of a line's
 kept: the rest holds addresses of indexers with keys in them.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set as AbstractSet
 from typing import Final
@@ -31,6 +32,7 @@ NAMESPACE: Final = UUID("8f2c7c55-3a36-5c55-9d0c-4d6d7d1f0a42")  # of what was s
 KEPT: Final = ("indexer", "releaseGroup", "size", "fileId", "message", "statusMessages", "downloadClient")
 MAX_TEXT: Final = 2_000  # characters of one value
 MAX_MESSAGES: Final = 20
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")
 FAILED: Final = "downloadFailed"
 _WEBHOOKS: Final = frozenset(lidarr_webhooks.TYPES[each] for each in (Grab, Download, DownloadFailure))
 WATCHED: Final = frozenset({"grabbed", "trackFileImported", FAILED, "albumImportIncomplete"})
@@ -107,7 +109,7 @@ def untold(rows: Sequence[HistoryRow], seen: AbstractSet[int], by: Told) -> list
             case "downloadFailed":
                 is_told = number <= by.failures
             case "trackFileImported":
-                is_told = int(row.data.get("fileId") or 0) in by.files
+                is_told = number_of(row.data.get("fileId")) in by.files
             case _:
                 is_told = False
         if not is_told:
@@ -146,6 +148,11 @@ def of_album(instance: str, album: Album) -> Append:
     )
     name = f"{instance}/album/{album.id}/{seen.tracks_present}/{seen.tracks_total}"
     return _append(seen, None, uuid5(NAMESPACE, name))
+
+
+def number_of(text: str | None) -> int | None:
+    """Return a number that Lidarr writes as text; None for anything else."""
+    return int(text) if text is not None and _NUMBER.fullmatch(text) else None
 
 
 def messages_of(data: Mapping[str, str]) -> str:

@@ -99,12 +99,15 @@ async def _append(call: Call[Nothing, Nothing], received: Received, namespace: U
     return await append(turn)
 
 
+# A failure that was seen in Lidarr's history counts as one that it told: the next Grab is another one.
 _FIND_ROUND: Final = """
-    SELECT count(*) FILTER (WHERE type = 'lidarr.download_failure' AND before IS DISTINCT FROM type) AS failures,
-           count(*) FILTER (WHERE type = 'lidarr.grab' AND before = 'lidarr.download_failure') AS grabs_again
-      FROM (SELECT type, lag(type) OVER (ORDER BY version) AS before
-              FROM events
-             WHERE stream = $1 AND type IN ('lidarr.grab', 'lidarr.download_failure')) AS turns
+    SELECT count(*) FILTER (WHERE kind = 'failure' AND before IS DISTINCT FROM kind) AS failures,
+           count(*) FILTER (WHERE kind = 'grab' AND before = 'failure') AS grabs_again
+      FROM (SELECT kind, lag(kind) OVER (ORDER BY version) AS before
+              FROM (SELECT version, CASE type WHEN 'lidarr.grab' THEN 'grab' ELSE 'failure' END AS kind
+                      FROM events
+                     WHERE stream = $1
+                       AND type IN ('lidarr.grab', 'lidarr.download_failure', 'lidarr.failure_seen')) AS told) AS turns
 """
 
 

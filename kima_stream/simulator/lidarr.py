@@ -77,6 +77,7 @@ class Lidarr:
         self.tags: list[str] = []
         self.blocklist: set[str] = set()
         self.refresh_seconds = REFRESH_SECONDS
+        self.search_seconds = SEARCH_SECONDS
         self._rng = rng
         self._tracks = self._files = 0
         self._album_ids = count(1)
@@ -138,7 +139,7 @@ class Lidarr:
                 await self._refresh(artist)
             return f"Album search completed. {found} reports downloaded." if ids is not None else "Completed"
 
-        return self.commands.take(name, body, seconds=SEARCH_SECONDS, work=work)
+        return self.commands.take(name, body, seconds=self.search_seconds, work=work)
 
     def releases(self, album: Album) -> list[Release]:
         """Return what the indexers have of ``album``, best first: always the same for the same album."""
