@@ -11,6 +11,7 @@ from consumers.soulseek_calls import QueryOf
 from kima_stream.cli.loop import Role
 from kima_stream.database import Pool
 from kima_stream.effects import AnyOwner, Worker
+from kima_stream.integrations.soulseek import ownership, searching
 from kima_stream.integrations.soulseek.acquisition import Acquisition
 from kima_stream.integrations.soulseek.gate import Gate
 from kima_stream.integrations.soulseek.ownership import Owner
@@ -29,6 +30,8 @@ async def soulseek(  # what one process has for it
     redis_url: str | None = None,
     query_of: QueryOf = soulseek_calls.plain_query,
     wake_publisher: Callable[[], None] = lambda: None,
+    lease_seconds: float = ownership.LEASE_SECONDS,
+    search_seconds: float = searching.SEARCH_SECONDS,
 ) -> AsyncIterator[Role]:
     """Yield the role to run beside the others; without Redis the lease alone shows who owns the account.
 
@@ -40,13 +43,16 @@ async def soulseek(  # what one process has for it
         redis_url: where the lock is shown.
         query_of: opens what somebody typed.
         wake_publisher: told after something was recorded.
+        lease_seconds: of the account and of each call: so long another process waits for one that died.
+        search_seconds: so long a search waits for answers.
     """
     async with AsyncExitStack() as stack:
         locks = None if redis_url is None else await stack.enter_async_context(Locks(redis_url))
-        owner = Owner(connections, settings, holder=name, locks=locks)
-        searches = Searches(Gate(connections), owner.client)
+        owner = Owner(connections, settings, holder=name, locks=locks, lease_seconds=lease_seconds)
+        searches = Searches(Gate(connections), owner.client, seconds=search_seconds)
         acquisition = Acquisition(connections, settings, searches, owner.client)
         calls = soulseek_calls.executors(connections, acquisition, searches, query_of=query_of)
-        owner.roles.append(Worker(connections, calls, owners, holder=name, wake=wake_publisher).run)
+        worker = Worker(connections, calls, owners, holder=name, wake=wake_publisher, lease_seconds=lease_seconds)
+        owner.roles.append(worker.run)
         owner.on_round = acquisition.slots.look
         yield owner.run

@@ -4,16 +4,22 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from consumers import acquisition
 from kima_stream import metrics
+from kima_stream.cli.loop import together
+from kima_stream.cli.soulseek import soulseek
 from kima_stream.database import Pool
 from kima_stream.integrations.soulseek import peers
 from kima_stream.settings import config
+from kima_stream.settings.store import SettingsStore, Sources
 from tests import front_door, soulseek_server
 from tests.integration.soulseek.conftest import PASSWORD, Starter, owning, until
-from tests.soulseek_peers import free_port
+from tests.polling import eventually
+from tests.soulseek_peers import Offer, free_port, peer
 from tests.soulseek_server import SoulseekServer
 
 
@@ -131,3 +137,46 @@ async def test_blocked_peers_are_listed_and_given_another_chance(pool: Pool) -> 
             assert (answer.status, (await answer.json())["code"]) == (404, "not_found")
         async with door.client.get("/api/blocklist") as answer:
             assert await answer.json() == {"peers": []}
+
+
+async def test_a_search_shows_its_results_and_one_is_fetched(
+    pool: Pool, server: SoulseekServer, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """From the form to the file: the session's results come by and by, and what is taken lies in the library."""
+    (tmp_path / "music").mkdir()
+    content = bytes(range(256)) * 100
+    offers = [Offer(path=f"music\\Some Artist - An Album\\0{n}.flac", content=content) for n in (1, 2)]
+    loaded = config.load(environment | {"KIMA_MUSIC_PATH": str(tmp_path / "music")})
+    store = SettingsStore(pool, Sources.of(loaded))
+    async with (
+        peer(server, tmp_path / "peer", offers),
+        store.following(),
+        soulseek(pool, store, acquisition.OWNERS, name="a test", lease_seconds=5, search_seconds=1) as role,
+        together(role),
+        front_door.opened(pool, settings=loaded) as door,
+    ):
+        await until(pool, "connected")
+        async with door.client.post("/api/searches", json={"query": "an album"}) as answer:
+            assert answer.status == 202
+            session = f"/api/searches/{(await answer.json())['id']}"
+
+        async def shown(status: str) -> dict[str, Any]:
+            async with door.client.get(session) as answer:
+                body: dict[str, Any] = await answer.json()
+            assert body["status"] == status, body
+            return body
+
+        found = await eventually(lambda: shown("completed"), 10)
+        assert sorted(result["path"] for result in found["results"]) == [offer.path for offer in offers]
+        async with door.client.post(f"{session}/download", json={"peer": "peer", "path": offers[0].path}) as answer:
+            assert answer.status == 202
+
+        async def fetched() -> dict[str, Any]:
+            download: dict[str, Any] = (await shown("completed"))["downloads"][0]
+            assert download["status"] == "completed", download
+            return download
+
+        download = await eventually(fetched, 10)
+    assert download["saved_as"] == "Some Artist - An Album/01.flac"
+    assert (tmp_path / "music" / download["saved_as"]).read_bytes() == content
+    assert [query for _, _, query in server.searches] == ["an album"]
