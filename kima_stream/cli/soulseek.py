@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from consumers import soulseek_calls
 from consumers.soulseek_calls import QueryOf
+from kima_stream.cache import Copies
 from kima_stream.cli.loop import Role
 from kima_stream.database import Pool
 from kima_stream.effects import AnyOwner, Worker
@@ -50,7 +51,8 @@ async def soulseek(  # what one process has for it
         locks = None if redis_url is None else await stack.enter_async_context(Locks(redis_url))
         owner = Owner(connections, settings, holder=name, locks=locks, lease_seconds=lease_seconds)
         searches = Searches(Gate(connections), owner.client, seconds=search_seconds)
-        acquisition = Acquisition(connections, settings, searches, owner.client)
+        copies = await stack.enter_async_context(Copies(redis_url))
+        acquisition = Acquisition(connections, settings, searches, owner.client, copies=copies)
         calls = soulseek_calls.executors(connections, acquisition, searches, query_of=query_of)
         worker = Worker(connections, calls, owners, holder=name, wake=wake_publisher, lease_seconds=lease_seconds)
         owner.roles.append(worker.run)

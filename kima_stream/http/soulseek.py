@@ -79,6 +79,7 @@ async def unblock(call: Call[Nothing, Nothing]) -> web.Response:
     """Forget what a peer failed of."""
     async with call.door.pool.acquire() as conn:
         await peers.unblock(conn, call.parameter("peer"))
+    await call.door.copies.drop(peers.copy_key(call.parameter("peer")))
     return web.Response(status=204)
 
 

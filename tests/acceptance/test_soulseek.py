@@ -67,7 +67,7 @@ async def test_ten_connects_at_two_doors_are_one_login(
     try:
         async with opened(pool, environment) as one, opened(pool, environment) as two:
             assert (await ask(one, "disconnect"))[0] == 200
-            start(), start()
+            start(30.0), start(30.0)
             await until(pool, "disconnected", timeout=30)
 
             answers = await asyncio.gather(*(ask(door, "connect") for door in (one, two) * 5))

@@ -25,7 +25,7 @@ from tests.soulseek_peers import free_port, nicotine
 
 ROOT: Final = Path(__file__).parents[2]
 ALBUM: Final = Album(artist="Some Artist", title="An Album", mbid=None)
-LEASE_SECONDS: Final = 3.0
+LEASE_SECONDS: Final = 6.0
 
 
 class Owners:
@@ -88,12 +88,13 @@ async def test_an_owner_that_is_killed_in_mid_download_is_followed_by_one_that_g
                     conn, ALBUM, user_id="somebody", correlation_id="a test", policy=Policy(sources=("soulseek",))
                 )
             await eventually(lambda: _bytes(tmp_path / "music") > 600_000, 60)
+            logins = server.logins.count("kima")
             first.send_signal(signal.SIGKILL)
             first.wait()
             had = _bytes(tmp_path / "music")
             killed_at = asyncio.get_running_loop().time()
             owners.start()
-            await eventually(lambda: server.logins.count("kima") == 2, 60)
+            await eventually(lambda: server.logins.count("kima") > logins, 60)
             took_over = asyncio.get_running_loop().time() - killed_at
             (news,) = await _finished(pool, f"download_job-{asked.id}")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from kima_stream.cache import Copies
 from kima_stream.database import Pool
 from kima_stream.errors import ConfigurationError, KimaStreamError
 from kima_stream.integrations.soulseek import downloads, files, names, peers, plans, queries, ranking
@@ -49,13 +50,15 @@ class Acquisition:
         client: Callable[[], Awaitable["Client"]],
         *,
         bounds: Bounds | None = None,
+        copies: Copies | None = None,
     ) -> None:
-        """``client`` returns the connected one or raises."""
+        """``client`` returns the connected one or raises; ``copies`` show in Redis who is blocked."""
         self._pool = pool
         self._settings = settings
         self._searches = searches
         self._client = client
         self._bounds = bounds or Bounds()
+        self._copies = copies or Copies()
         self.slots = Slots(lambda: settings.current[definitions.SOULSEEK_CONCURRENT_DOWNLOADS])
         self._busy: dict[str, tuple[asyncio.Lock, int]] = {}
 
@@ -132,12 +135,19 @@ class Acquisition:
             except PeerError as error:
                 log.info("soulseek_peer_failed", peer=wanted.peer, reason=error.reason)
                 if error.is_blamed:
-                    async with self._pool.acquire() as conn:
-                        await peers.failed(conn, wanted.peer, error.reason)
+                    await self._blame(wanted.peer, error.reason)
                 raise
         async with self._pool.acquire() as conn:
-            await peers.succeeded(conn, wanted.peer)
+            was_blocked = await peers.succeeded(conn, wanted.peer)
+        if was_blocked:
+            await self._copies.drop(peers.copy_key(wanted.peer))
         return place
+
+    async def _blame(self, peer: str, reason: str) -> None:
+        async with self._pool.acquire() as conn:
+            is_blocked = await peers.failed(conn, peer, reason)
+        if is_blocked:
+            await self._copies.put(peers.copy_key(peer), reason.encode(), seconds=round(peers.BLOCK_SECONDS))
 
     async def blocked(self) -> frozenset[str]:
         """Return the peers to leave alone."""

@@ -116,10 +116,11 @@ class Gate:
 
     async def _queue(self, query_hash: bytes, asker: str) -> int:
         async with self._pool.acquire() as conn, conn.transaction():
-            number, waiting = await conn.fetchrow(_QUEUE, query_hash, asker, ALIVE_SECONDS)  # type: ignore[misc]
-            if waiting >= MAX_WAITING:
+            row = await conn.fetchrow(_QUEUE, query_hash, asker, ALIVE_SECONDS)
+            assert row is not None  # noqa: S101 - the statement always returns its row
+            if row["waiting"] >= MAX_WAITING:
                 raise RateLimitError(retry_after_seconds=round(self._window_seconds))
-        return int(number)
+        return int(row["number"])
 
     async def _look(self, number: int, query_hash: bytes, seconds: float) -> Passed | Shared | float:
         """Return the way through, or for how many seconds there will be none."""
@@ -153,7 +154,7 @@ _QUEUE: Final = """
     )
     INSERT INTO soulseek_searches (query_hash, asker, waits_until)
     VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
-    RETURNING number, (SELECT n FROM waiting)
+    RETURNING number, (SELECT n FROM waiting) AS waiting
 """
 
 _LOCK: Final = "SELECT FROM soulseek_gate FOR UPDATE"

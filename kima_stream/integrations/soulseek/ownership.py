@@ -17,7 +17,7 @@ from kima_stream import cancellation, leases, locks, metrics
 from kima_stream.database import OUTAGE, Pool
 from kima_stream.effect_work import uptime
 from kima_stream.errors import ConfigurationError, FencedError, IntegrationError
-from kima_stream.integrations.soulseek import account, rules
+from kima_stream.integrations.soulseek import account, library, rules
 from kima_stream.integrations.soulseek.account import Account, Said
 from kima_stream.integrations.soulseek.rules import Credentials, Situation
 from kima_stream.leases import Lease
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 LEASE_SECONDS: Final = 15.0
 STANDBY_SECONDS: Final = 1.0
 POLL_SECONDS: Final = 0.25
+END_SECONDS: Final = 1.5
 CONNECTED_SECONDS: Final = 20.0  # who needs the connection waits for one that is being made
 STABLE_SECONDS: Final = 60.0  # a session that lasted so long was a good one: delays begin anew
 _RENEWALS: Final = 5  # per lease
@@ -37,20 +38,6 @@ _GIVE_UP: Final = 0.6  # of the lease without a renewal, and the connection is c
 
 Role: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 log = structlog.get_logger(__name__)
-
-
-def open_client(credentials: Credentials) -> "Client":
-    """Return a client that is not connected yet.
-
-    Raises:
-        ConfigurationError: the extra is not installed.
-    """
-    try:
-        from kima_stream.integrations.soulseek.library.client import Client  # noqa: PLC0415 - an extra
-    except ImportError:
-        message = "soulseekEnabled: Soulseek needs the extra; install kima-stream[soulseek]"
-        raise ConfigurationError([message]) from None
-    return Client(credentials)
 
 
 class Owner:
@@ -132,8 +119,9 @@ class Owner:
         finally:
             for task in tasks:
                 task.cancel()
+            await asyncio.wait(tasks, timeout=END_SECONDS)  # what is fetched is laid down in order
+            await self._hang_up()  # before the lease can be another's
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._hang_up()
             await self._give_back(lease)
 
     async def _give_back(self, lease: Lease) -> None:
@@ -235,7 +223,7 @@ class Owner:
         try:
             if self._client is not None and self._client.credentials != configured:
                 await self._hang_up()
-            self._client = self._client or open_client(configured)
+            self._client = self._client or library.open_client(configured)
             await self._client.connect()
         except ConfigurationError as error:
             await self._hang_up()

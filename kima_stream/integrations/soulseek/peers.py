@@ -49,12 +49,17 @@ async def failed(conn: Connection, peer: str, reason: str, *, block_seconds: flo
     return bool(row["is_blocked"])
 
 
-_FORGET: Final = "DELETE FROM soulseek_peers WHERE peer = $1"
+_FORGET: Final = "DELETE FROM soulseek_peers WHERE peer = $1 RETURNING blocked_until IS NOT NULL"
 
 
-async def succeeded(conn: Connection, peer: str) -> None:
-    """Clear what a peer failed of before."""
-    await conn.execute(_FORGET, peer)
+async def succeeded(conn: Connection, peer: str) -> bool:
+    """Clear what a peer failed of before; return whether it was blocked."""
+    return bool(await conn.fetchval(_FORGET, peer))
+
+
+def copy_key(peer: str) -> str:
+    """Return the key under which Redis shows that a peer is blocked: a copy that nobody here reads."""
+    return f"kima:blocked-peer:{peer}"
 
 
 _BLOCKED: Final = "SELECT peer FROM soulseek_peers WHERE blocked_until > clock_timestamp()"

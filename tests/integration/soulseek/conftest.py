@@ -14,6 +14,7 @@ from kima_stream.database import Pool
 from kima_stream.integrations.soulseek import account
 from kima_stream.integrations.soulseek.account import Account
 from kima_stream.integrations.soulseek.ownership import Owner
+from kima_stream.locks import Locks
 from kima_stream.settings import config
 from kima_stream.settings.store import SettingsStore, Sources
 from tests import soulseek_server
@@ -51,11 +52,13 @@ def environment(server: SoulseekServer, dsn: str, redis_url: str, tmp_path: Path
 
 
 @asynccontextmanager
-async def owning(pool: Pool, environment: dict[str, str], *, lease_seconds: float = 5.0) -> AsyncIterator[Owner]:
+async def owning(
+    pool: Pool, environment: dict[str, str], *, lease_seconds: float = 5.0, locks: Locks | None = None
+) -> AsyncIterator[Owner]:
     """Run an owner beside the body."""
     store = SettingsStore(pool, Sources.of(config.load(environment)))
     async with store.following():
-        owner = Owner(pool, store, holder="this process", lease_seconds=lease_seconds, poll_seconds=0.02)
+        owner = Owner(pool, store, holder="this process", locks=locks, lease_seconds=lease_seconds, poll_seconds=0.02)
         task = asyncio.create_task(owner.run())
         try:
             yield owner

@@ -10,7 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
+import redis.asyncio as redis_client
 
+from kima_stream.cache import Copies
 from kima_stream.database import Pool
 from kima_stream.integrations.soulseek import names, peers
 from kima_stream.integrations.soulseek.acquisition import Acquisition, NothingFoundError
@@ -339,15 +341,21 @@ async def test_a_folder_that_is_missing_or_a_link_out_of_it_is_our_fault(
 
 
 async def test_three_failures_block_a_peer_for_the_next_search(
-    pool: Pool, server: SoulseekServer, environment: dict[str, str], tmp_path: Path
+    pool: Pool, server: SoulseekServer, environment: dict[str, str], tmp_path: Path, redis_url: str
 ) -> None:
-    """An album of nine refused files: three are enough, the others are not asked for, and nobody is left."""
+    """An album of nine refused files: three are enough, the others are not asked for, and nobody is left.
+
+    Redis shows it for the day that it lasts.
+    """
     bad = offers([f"Song {letter}" for letter in "ABCDEFGHI"], refusal="no")
     async with (
         peer(server, tmp_path / "peer", bad) as one,
         acquiring(pool, environment | {"KIMA_SOULSEEK_CONCURRENT_DOWNLOADS": "1"}) as it,
+        Copies(redis_url) as it._copies,
+        redis_client.Redis.from_url(redis_url) as client,
     ):
         got = await it.album(ALBUM, HAND)
+        assert 86_390 < await client.ttl(peers.copy_key("peer")) <= 86_400
         async with pool.acquire() as conn:
             assert await peers.blocked(conn) == {"peer"}
         with pytest.raises(NothingFoundError):

@@ -9,12 +9,14 @@ from contextlib import suppress
 import redis.asyncio as redis_client
 from aioslsk.protocol.messages import Login
 
-from kima_stream import leases
+from kima_stream import database, leases
 from kima_stream.database import Pool
+from kima_stream.embedded.postgres import Postgres
+from kima_stream.embedded.valkey import Valkey
 from kima_stream.errors import FencedError, IntegrationError
 from kima_stream.integrations.soulseek import account
 from kima_stream.integrations.soulseek.account import Said
-from kima_stream.locks import key
+from kima_stream.locks import Locks, key
 from kima_stream.read_models import settings
 from kima_stream.settings import config
 from kima_stream.settings.store import Sources
@@ -28,7 +30,7 @@ async def test_ten_connects_over_two_processes_are_one_login(
 ) -> None:
     """All ten are answered; the server saw one connection, one login, no kick."""
     for _ in range(2):
-        start_owner()
+        start_owner(30.0)
 
     asked = await asyncio.gather(*(ask(pool) for _ in range(10)))
 
@@ -41,17 +43,18 @@ async def test_a_killed_owner_is_followed_within_the_lease(
     pool: Pool, server: SoulseekServer, start_owner: Starter, redis_url: str
 ) -> None:
     """Its lock in Redis would last for six minutes: the lease decides. The lock is the new owner's then."""
-    first = start_owner(2.0)
+    first = start_owner(4.0)
     await until(pool, "connected", timeout=20)
     async with redis_client.Redis.from_url(redis_url) as client:
         before = await client.get(key("soulseek"))
-        second = start_owner(2.0)
+        second = start_owner(4.0)
+        logins = len(server.logins)
         first.send_signal(signal.SIGKILL)
         first.wait()
         killed_at = asyncio.get_running_loop().time()
-        await eventually(lambda: len(server.logins) == 2, 20)
+        await eventually(lambda: len(server.logins) > logins, 30)
 
-        assert asyncio.get_running_loop().time() - killed_at < 10  # the lease is 2 s, the rest is this machine
+        assert asyncio.get_running_loop().time() - killed_at < 4 + 15  # the lease is 4 s, the rest is this machine
         assert second.poll() is None
         assert server.kicks == []
         assert before
@@ -66,14 +69,15 @@ async def test_a_paused_owner_is_fenced_and_leaves_the_account_alone(
     pool: Pool, server: SoulseekServer, start_owner: Starter
 ) -> None:
     """Stopped beyond its lease, it is kicked by the next one's login; awake again it does not log in."""
-    first = start_owner(1.0)
+    first = start_owner(2.0)
     await until(pool, "connected", timeout=20)
     async with pool.acquire() as conn:
         before = await leases.find(conn, account.LEASE)
     assert before is not None
+    logins = len(server.logins)
     first.send_signal(signal.SIGSTOP)
     second = start_owner(30.0)
-    await eventually(lambda: len(server.logins) == 2, 20)
+    await eventually(lambda: len(server.logins) == logins + 1, 30)
     first.send_signal(signal.SIGCONT)
     await eventually(lambda: "soulseek_ownership_lost" in start_owner.said(first), 20)
     first.send_signal(signal.SIGINT)  # its end is orderly: it must not take the second one's lease along
@@ -82,7 +86,7 @@ async def test_a_paused_owner_is_fenced_and_leaves_the_account_alone(
     assert second.poll() is None
     row = await until(pool, "connected")
     assert row.is_owned
-    assert len(server.logins) == 2
+    assert len(server.logins) == logins + 1
     async with pool.acquire() as conn:
         stale = leases.Lease(account.LEASE, before.epoch, 0)
         with suppress(FencedError):
@@ -189,6 +193,39 @@ async def test_who_leaves_in_order_keeps_nobody_waiting(
         await until(pool, "connected")
 
     assert (server.logins, server.kicks) == (["kima"] * 2, [])
+
+
+async def test_without_postgres_the_connection_is_closed_before_another_may_have_it(
+    postgres: Postgres, server: SoulseekServer, environment: dict[str, str]
+) -> None:
+    """Nobody can prove who owns the account: it is left within the lease, and taken again when Postgres is back."""
+    pool = await database.open_pool(postgres.url, role="test", max_size=6)
+    async with owning(pool, environment, lease_seconds=2.0):
+        await until(pool, "connected", timeout=20)
+        logins = len(server.logins)
+        await postgres.stop()
+        await eventually(lambda: not server.online, 2.0 + 10)
+        await postgres.start()
+        await eventually(lambda: len(server.logins) > logins, 30)
+
+    assert server.kicks == []
+    pool.terminate()
+
+
+async def test_without_redis_the_lease_alone_decides(
+    pool: Pool, server: SoulseekServer, environment: dict[str, str], valkey: Valkey
+) -> None:
+    """It is away, and comes back empty: the account stays where it is, and is shown again."""
+    await valkey.stop()
+    async with Locks(valkey.url) as locks, owning(pool, environment, locks=locks):
+        await until(pool, "connected")
+        await valkey.start()
+        async with redis_client.Redis.from_url(valkey.url) as client:
+            await eventually(lambda: client.exists(key("soulseek")))
+            await client.flushall()
+            await eventually(lambda: client.exists(key("soulseek")))
+
+    assert server.logins == ["kima"]
 
 
 async def test_whatever_is_asked_in_whatever_order_there_is_one_login_at_most(

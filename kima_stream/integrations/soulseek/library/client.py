@@ -32,7 +32,7 @@ CLOSE_SECONDS: Final = 4.0
 MAX_PEERS: Final = 250  # of one search; the first are the fastest
 NOWHERE: Final = "/dev/null/kima-stream"  # no file can be made there: each has a path of ours
 
-logging.getLogger("aioslsk").setLevel(logging.ERROR)  # below, it writes down what it sends, a password too
+logging.getLogger("aioslsk").setLevel(logging.CRITICAL)  # below, it writes down what it sends, a password too
 
 
 class _LocalNetwork(Network):
