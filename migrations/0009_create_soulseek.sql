@@ -45,10 +45,12 @@ CREATE TABLE soulseek_peers (
 ) WITH (fillfactor = 80);
 CREATE INDEX soulseek_peers_blocked_idx ON soulseek_peers (blocked_until);
 
--- What was chosen for an album folder, so that whoever goes on after a crash neither searches nor chooses again.
+-- What was chosen for a folder, so that whoever goes on after a crash neither searches nor chooses again. One that is
+-- over stays for a while: what is left of its partial files is removed with it.
 CREATE TABLE soulseek_plans (
     folder  text        PRIMARY KEY,
-    plan    json        NOT NULL,
+    plan    json,
+    is_over boolean     NOT NULL DEFAULT false,
     made_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX soulseek_plans_made_idx ON soulseek_plans (made_at);

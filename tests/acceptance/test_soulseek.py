@@ -11,7 +11,7 @@ import pytest
 from consumers import acquisition
 from kima_stream import metrics
 from kima_stream.cli.loop import together
-from kima_stream.cli.soulseek import soulseek
+from kima_stream.cli.soulseek import Pace, soulseek
 from kima_stream.database import Pool
 from kima_stream.integrations.soulseek import peers
 from kima_stream.settings import config
@@ -140,7 +140,7 @@ async def test_blocked_peers_are_listed_and_given_another_chance(pool: Pool) -> 
 
 
 async def test_a_search_shows_its_results_and_one_is_fetched(
-    pool: Pool, server: SoulseekServer, environment: dict[str, str], tmp_path: Path
+    dsn: str, pool: Pool, server: SoulseekServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """From the form to the file: the session's results come by and by, and what is taken lies in the library."""
     (tmp_path / "music").mkdir()
@@ -151,7 +151,7 @@ async def test_a_search_shows_its_results_and_one_is_fetched(
     async with (
         peer(server, tmp_path / "peer", offers),
         store.following(),
-        soulseek(pool, store, acquisition.OWNERS, name="a test", lease_seconds=5, search_seconds=1) as role,
+        soulseek(dsn, pool, store, acquisition.OWNERS, name="a test", pace=Pace(search_seconds=1)) as role,
         together(role),
         front_door.opened(pool, settings=loaded) as door,
     ):

@@ -7,7 +7,7 @@ import sys
 from consumers import acquisition
 from kima_stream import database
 from kima_stream.cli import parts
-from kima_stream.cli.soulseek import soulseek
+from kima_stream.cli.soulseek import Pace, soulseek
 from kima_stream.settings import config
 from kima_stream.settings.store import SettingsStore, Sources
 
@@ -21,13 +21,13 @@ async def main(lease_seconds: float, search_seconds: float) -> None:
     async with (
         store.following(),
         soulseek(
+            loaded.database_url,
             pool,
             store,
             acquisition.OWNERS,
             name=parts.holder(),
             redis_url=loaded.redis_url,
-            lease_seconds=lease_seconds,
-            search_seconds=search_seconds,
+            pace=Pace(lease_seconds=lease_seconds, search_seconds=search_seconds),
         ) as role,
     ):
         await role()

@@ -103,6 +103,9 @@ class Acquisition:
         """Bring one file that somebody chose into ``folder``, made of safe names; errors as above, and PeerError."""
         root = self.root()
         async with self._alone(str(folder)):
+            async with self._pool.acquire() as conn:
+                if await plans.find(conn, folder) is None:
+                    await plans.close(conn, folder)  # its partial file is not to be there for ever
             place = await self.fetch(wanted, root, folder / names.safe(wanted.name), hand, lambda _: None)
         kept = Kept(path=str(place), size_bytes=wanted.size_bytes, peer=wanted.peer)
         return Acquired(files=(kept,), tracks_wanted=1, peers=(wanted.peer,))
@@ -174,6 +177,9 @@ class Acquisition:
             raise NothingFoundError(f"nobody on Soulseek offers {album.artist} - {album.title}")
         async with self._pool.acquire() as conn:
             await plans.save(conn, folder, plan)
+            old = await plans.forget_old(conn)
+        for each in old:
+            await asyncio.to_thread(files.discard_all, self.root() / each)
         return plan
 
     async def _search(self, query: str, hand: Hand) -> list[FoundFile]:
@@ -205,7 +211,7 @@ class Acquisition:
         result = work.result()
         if work.missing():
             async with self._pool.acquire() as conn:
-                await plans.drop(conn, folder)  # another time, other peers
+                await plans.close(conn, folder)  # another time, other peers
         else:
             await asyncio.to_thread(files.discard_all, root / folder)
         return result

@@ -24,7 +24,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _FIND: Final = """
-    SELECT plan FROM soulseek_plans WHERE folder = $1 AND made_at > clock_timestamp() - make_interval(secs => $2)
+    SELECT plan
+      FROM soulseek_plans
+     WHERE folder = $1 AND NOT is_over AND made_at > clock_timestamp() - make_interval(secs => $2)
 """
 
 
@@ -36,20 +38,31 @@ async def find(conn: Connection, folder: PurePosixPath) -> Plan | None:
 
 _SAVE: Final = """
     INSERT INTO soulseek_plans (folder, plan) VALUES ($1, $2)
-        ON CONFLICT (folder) DO UPDATE SET plan = excluded.plan, made_at = clock_timestamp()
+        ON CONFLICT (folder) DO UPDATE SET plan = excluded.plan, is_over = false, made_at = clock_timestamp()
 """
-_FORGET_OLD: Final = "DELETE FROM soulseek_plans WHERE made_at < clock_timestamp() - make_interval(secs => $1)"
 
 
 async def save(conn: Connection, folder: PurePosixPath, plan: Plan) -> None:
     """Keep the plan for a folder."""
     await conn.execute(_SAVE, str(folder), msgspec.json.encode(plan).decode())
-    await conn.execute(_FORGET_OLD, KEEP_SECONDS)
 
 
-_DROP: Final = "DELETE FROM soulseek_plans WHERE folder = $1"
+_CLOSE: Final = """
+    INSERT INTO soulseek_plans (folder, is_over) VALUES ($1, true)
+        ON CONFLICT (folder) DO UPDATE SET is_over = true, made_at = clock_timestamp()
+"""
 
 
-async def drop(conn: Connection, folder: PurePosixPath) -> None:
-    """Forget the plan for a folder: the next time is another search."""
-    await conn.execute(_DROP, str(folder))
+async def close(conn: Connection, folder: PurePosixPath) -> None:
+    """End the plan for a folder: the next time is another search. Partial files may be there, also without a plan."""
+    await conn.execute(_CLOSE, str(folder))
+
+
+_FORGET: Final = """
+    DELETE FROM soulseek_plans WHERE made_at < clock_timestamp() - make_interval(secs => $1) RETURNING folder
+"""
+
+
+async def forget_old(conn: Connection) -> list[PurePosixPath]:
+    """Forget what nobody went on with for a week; return the folders in which partial files may be left."""
+    return [PurePosixPath(row["folder"]) for row in await conn.fetch(_FORGET, KEEP_SECONDS)]

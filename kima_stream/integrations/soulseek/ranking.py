@@ -16,6 +16,8 @@ from kima_stream.integrations.soulseek.found import AUDIO, FoundFile
 
 MAX_CANDIDATES: Final = 5
 MIN_RATIO: Final = 0.5  # of the wanted tracks that a folder must have
+MAX_TRACKS: Final = 200  # more is no album
+MAX_TRACK_BYTES: Final = 4_000_000_000
 MEGABYTE: Final = 1_000_000
 FAST_BYTES_PER_SECOND: Final = MEGABYTE
 LONG_QUEUE: Final = 20
@@ -87,16 +89,21 @@ def rank_albums(
     """
     folders: dict[tuple[str, str], list[FoundFile]] = defaultdict(list)
     for file in files:
-        if file.is_audio and file.peer not in blocked:
+        if is_track(file) and file.peer not in blocked:
             folders[file.peer, _album_folder(file.folder)].append(file)
     wanted = [track_key(title, artist, album) for title in tracks]
     candidates = [_candidate(peer, folder, inside, artist, album) for (peer, folder), inside in folders.items()]
-    fitting = [one for one in candidates if _is_album(one, artist, album, wanted)]
+    fitting = [one for one in candidates if len(one.tracks) <= MAX_TRACKS and _is_album(one, artist, album, wanted)]
     usual = usual_count(fitting)
     best: dict[str, Candidate] = {}
     for one in sorted(fitting, key=lambda one: (*(-part for part in _score(one, wanted, usual)), one.peer, one.folder)):
         best.setdefault(one.peer, one)
     return list(best.values())[:limit]
+
+
+def is_track(file: FoundFile) -> bool:
+    """Say whether it may be a track, by its name and size."""
+    return file.is_audio and file.size_bytes <= MAX_TRACK_BYTES
 
 
 def usual_count(candidates: Sequence[Candidate]) -> int:
@@ -119,7 +126,7 @@ def rank_tracks(
     fitting = [
         file
         for file in files
-        if file.is_audio
+        if is_track(file)
         and file.peer not in blocked
         and track_key(file.name, artist, album) == key
         and _has_words(comparable(file.path), name)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import redis.asyncio as redis_client
 
+from kima_stream import metrics
 from kima_stream.cache import Copies
 from kima_stream.database import Pool
 from kima_stream.integrations.soulseek import names, peers
@@ -87,6 +88,7 @@ async def test_an_album_of_a_real_peer_arrives_byte_for_byte(
     for n in range(1, 4):
         (folder / f"0{n} - Song {n}.mp3").write_bytes(noise(n, 400_000))
 
+    before = _counted()
     async with (
         nicotine(server, tmp_path / "home", share),
         acquiring(pool, environment, bounds=Bounds(), seconds=3) as it,
@@ -98,7 +100,33 @@ async def test_an_album_of_a_real_peer_arrives_byte_for_byte(
     assert [file.size_bytes for file in got.files] == [400_000] * 3
     assert (got.tracks_wanted, got.peers) == (3, ("nicotine",))
     assert again == got  # and nothing was searched or fetched for it
+    assert _counted() == before + 3
     assert len(server.searches) == 1
+
+
+def _counted() -> float:
+    """Return how many files came, as Prometheus is told."""
+    return float(metrics.soulseek_downloads.labels(status="success")._value.get())
+
+
+async def test_partial_files_that_nobody_went_on_with_are_removed(
+    pool: Pool, server: SoulseekServer, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """A peer that stalls leaves a beginning; a week later it goes, with the next plan that is made."""
+    stalling = offers(("One",), stalls_after=5_000)
+    other = Offer(path="music\\Other - Other Album\\01 - One.flac", content=b"x" * 100)
+    async with (
+        peer(server, tmp_path / "a", stalling, username="a"),
+        peer(server, tmp_path / "b", [other], username="b"),
+        acquiring(pool, environment) as it,
+    ):
+        await it.album(ALBUM, HAND)
+        assert [name for name in tree(tmp_path / "music") if name.endswith(names.PARTIAL)]
+        async with pool.acquire() as conn:
+            await conn.execute("UPDATE soulseek_plans SET made_at = made_at - interval '8 days'")
+        await it.album(Album(artist="Other", title="Other Album"), HAND)
+
+    assert list(tree(tmp_path / "music")) == ["Other/Other Album/01 - One.flac"]
 
 
 async def test_a_restart_in_mid_download_goes_on_where_it_was(

@@ -123,3 +123,12 @@ def test_a_track_is_found_by_its_title_and_artist() -> None:
     ]
 
     assert [file.peer for file in ranking.rank_tracks(files, artist="Artist", title="One")] == ["flac", "mp3"]
+
+
+def test_what_would_fill_the_disk_is_no_album() -> None:
+    """Hundreds of tracks, or one of a terabyte."""
+    many = album("Artist - Album", titles=[f"Song {n}" for n in range(300)])
+    huge = album("Artist - Album", titles=("One",), size_bytes=10**12)
+
+    assert peers(many) == []
+    assert peers(huge) == []
