@@ -123,7 +123,9 @@ class Search(LidarrCall):
                 indexer=coming.indexer,
                 size_bytes=int(coming.size) or None,
             )
-        searched = await search_album(lidarr, ids[-1], work.intended_at)
+        # Only an attempt before this one can have begun a search: a user who tries again at once gets a new one.
+        since = work.intended_at if work.attempt > 1 else None
+        searched = await search_album(lidarr, ids[-1], since)
         return JobSearched(source="lidarr", found=searched.found)
 
 

@@ -5,14 +5,14 @@ failure, and what our disk or settings do wrong is nobody else's.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Final
 
 from kima_stream import delivery, projector
-from kima_stream.database import Connection, Pool
+from kima_stream.database import Pool
 from kima_stream.effect_work import Executor, MayRepeat, Progress, Work
 from kima_stream.errors import ConfigurationError, UserFacingError, WrongExpectedVersionError
 from kima_stream.events import (
@@ -31,9 +31,9 @@ from kima_stream.integrations.soulseek.album_work import Acquired, Album, Hand
 from kima_stream.integrations.soulseek.downloads import PeerError
 from kima_stream.integrations.soulseek.files import DiskError
 from kima_stream.integrations.soulseek.searching import Searches
-from kima_stream.projector import Row
 from kima_stream.read_models import download_jobs, search_sessions
-from projections.search_session import MAX_RESULTS, SearchSession, decide
+from kima_stream.settings.secrets import Roots
+from projections.search_session import MAX_RESULTS, decide
 
 SHOW_SECONDS: Final = 0.5  # results of a search are shown in so few events
 MAX_REASONS: Final = 5
@@ -42,19 +42,10 @@ _LATER: Final = "Try again later, or from another source."
 _MEND: Final = "An admin mends the settings; then ask again."
 _DISK: Final = "Look at the disk of the library's folder, then ask again."
 
-QueryOf = Callable[[Connection, Row[SearchSession]], Awaitable[str | None]]
 
-
-async def plain_query(_conn: Connection, row: Row[SearchSession]) -> str | None:
-    """Return what a session searches for, None when it is over."""
-    return row.state.query or None
-
-
-def executors(
-    pool: Pool, acquisition: Acquisition, searches: Searches, *, query_of: QueryOf = plain_query
-) -> list[Executor]:
-    """Return what makes the calls to Soulseek; ``query_of`` opens what somebody typed."""
-    return [Acquire(pool, acquisition), Search(pool, searches, query_of), Fetch(pool, acquisition)]
+def executors(pool: Pool, acquisition: Acquisition, searches: Searches, roots: Roots) -> list[Executor]:
+    """Return what makes the calls to Soulseek; ``roots`` open what somebody typed."""
+    return [Acquire(pool, acquisition), Search(pool, searches, roots), Fetch(pool, acquisition)]
 
 
 class Acquire(Executor):
@@ -112,17 +103,15 @@ class Search(MayRepeat):
     timeout_seconds = None  # the gate and the search have their own bounds
     at_once = 16
 
-    def __init__(self, pool: Pool, searches: Searches, query_of: QueryOf) -> None:
+    def __init__(self, pool: Pool, searches: Searches, roots: Roots) -> None:
         """``searches`` is the owner's."""
         self._pool = pool
         self._searches = searches
-        self._query_of = query_of
+        self._roots = roots
 
     async def perform(self, work: Work) -> Event:
         """Search."""
-        async with self._pool.acquire() as conn:
-            row = await search_sessions.TABLE.find(conn, work.stream)
-            query = None if row is None else await self._query_of(conn, row)
+        query = await search_sessions.query_of(self._pool, self._roots, work.stream)
         if query is None:
             return work.failure("not_found", "The search is over.")
         try:

@@ -6,6 +6,7 @@ everything up to it is known to be handled. What Redis says is a hint.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 
 import msgspec
 
@@ -158,6 +159,30 @@ async def find_behind(conn: Connection, group: ConsumerGroup, after: int, up_to:
     """Return the streams with events in (``after``, ``up_to``] that the group has not handled, parked ones left out."""
     rows = await conn.fetch(_BEHIND.format(progress=_progress(group)), group.name, group.category, after, up_to)
     return [BehindStream(**dict(row)) for row in rows]
+
+
+_UNVERIFIED_SINCE = """
+    SELECT least(
+           (SELECT e.recorded_at
+              FROM event_positions AS p
+              JOIN events AS e ON e.id = p.id
+             WHERE p.category = $2
+               AND p.position > coalesce(
+                   (SELECT verified_position FROM group_checkpoints WHERE group_name = $1), 0)
+             ORDER BY p.position
+             LIMIT 1),
+           (SELECT recorded_at
+              FROM events
+             WHERE category = $2 AND id > coalesce((SELECT max(id) FROM event_positions), 0)
+             ORDER BY id
+             LIMIT 1))
+"""
+
+
+async def unverified_since(conn: Connection, group: ConsumerGroup) -> datetime | None:
+    """Return when the oldest event was recorded that ``group`` is not known to have handled; None: it has them all."""
+    since: datetime | None = await conn.fetchval(_UNVERIFIED_SINCE, group.name, group.category)
+    return since
 
 
 _VERSIONS = "SELECT r.stream, r.version FROM {progress} AS r WHERE r.stream = ANY($2::text[]) AND $1::text IS NOT NULL"

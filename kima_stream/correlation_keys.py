@@ -44,7 +44,8 @@ async def add(conn: Connection, stream: str, keys: Collection[str], *, known: Ma
 _ADD = """
     UPDATE correlation_keys AS k SET streams = k.streams || n.streams
       FROM (SELECT p.key, array_agg(p.stream ORDER BY p.n) AS streams
-              FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS p (key, stream, n)
+              FROM unnest((SELECT $1::text[]), (SELECT $2::text[]))  -- planned once: see event_rows
+                   WITH ORDINALITY AS p (key, stream, n)
              GROUP BY p.key) AS n
      WHERE k.key = n.key AND NOT k.streams && n.streams
 """

@@ -3,7 +3,8 @@
     KimaStreamError
     ├── UserFacingError            the caller's mistake; carries the HTTP status to answer with
     │   ├── NotFoundError          404
-    │   └── ConflictError          409
+    │   ├── ConflictError          409
+    │   └── ErasedUserError        409, this user was erased; nothing of theirs is taken any more
     ├── IntegrationError           an outside system failed; ``retryable`` says whether it may heal
     ├── ConfigurationError         a setting is missing or wrong; a human must change it
     ├── RateLimitError             too fast; wait ``retry_after_seconds``
@@ -52,6 +53,14 @@ class ConflictError(UserFacingError):
     def __init__(self, detail: str) -> None:
         """Answer 409."""
         super().__init__(detail, status=409, code="conflict")
+
+
+class ErasedUserError(UserFacingError):
+    """The key of this user is destroyed for ever; somebody who comes back is a new user."""
+
+    def __init__(self) -> None:
+        """Answer 409, without naming anybody."""
+        super().__init__("This user was erased; nothing was stored.", status=409, code="user_erased")
 
 
 class IntegrationError(KimaStreamError):

@@ -161,7 +161,7 @@ async def read_stream(
 
 _READ_STREAMS = f"""
     SELECT {COLUMNS}, p.position
-      FROM unnest($1::text[], $2::bigint[]) AS s (stream, after)
+      FROM unnest((SELECT $1::text[]), (SELECT $2::bigint[])) AS s (stream, after)  -- planned once: see event_rows
       JOIN events AS e ON e.stream = s.stream AND e.version > s.after
       LEFT JOIN event_positions AS p ON p.id = e.id
      ORDER BY e.stream, e.version

@@ -63,6 +63,7 @@ class GroupCommit:
         self._arrived = asyncio.Event()
         self._closing = False
         self._flusher: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
 
     async def __aenter__(self) -> Self:
         self._flusher = asyncio.create_task(self._keep_flushing(), name="group-commit")
@@ -74,7 +75,9 @@ class GroupCommit:
         if self._flusher is not None:
             await self._flusher
 
-    async def append(self, stream: str, events: Sequence[NewEvent], *, expected_version: int | None = ANY) -> Receipt:
+    def append(
+        self, stream: str, events: Sequence[NewEvent], *, expected_version: int | None = ANY
+    ) -> asyncio.Future[Receipt]:
         """Append ``events`` (at least one) to ``stream``, all or none; return once they are durable.
 
         Raises:
@@ -82,10 +85,10 @@ class GroupCommit:
             OUTAGE: Postgres did not answer for OUTAGE_SECONDS; whether they are in the log is
                 unknown, and doing it again with the same ids is safe.
         """
-        member = _Member(Append(stream, events, expected_version), asyncio.get_running_loop().create_future())
-        self._gathered.append(member)
+        answer: asyncio.Future[Receipt] = self._loop.create_future()
+        self._gathered.append(_Member(Append(stream, events, expected_version), answer))
         self._arrived.set()
-        return await member.answer
+        return answer
 
     async def _keep_flushing(self) -> None:
         while True:

@@ -40,6 +40,8 @@ id, never text of a sender. Imports nothing of ours.
     kima_soulseek_download_duration_seconds{status} the owner: one file, its time in the peer's queue included
     kima_lidarr_api_calls_total{endpoint,status}    the client of Lidarr, once per call, also of those in vain
     kima_lidarr_api_duration_seconds{endpoint}      the client of Lidarr
+    kima_settings_version                           settings store: changes that are in force in this process
+    kima_setting{key}                               settings store: numbers and switches in force in this process
 """
 
 from typing import Final
@@ -158,4 +160,8 @@ lidarr_api_seconds = Histogram(
     "From the call of Lidarr's API to the end of its answer.",
     ("endpoint",),
     buckets=(0.1, 0.5, 1, 2, 5, 10),
+)
+settings_version = Gauge("kima_settings_version", "How many changes of the settings are in force in this process.")
+setting = Gauge(
+    "kima_setting", "A setting in force in this process: a number, or a switch as 1 and 0; no secret is one.", ("key",)
 )

@@ -93,6 +93,8 @@ def fold(facts: Sequence[Event], state: DownloadJob = INITIAL) -> DownloadJob:
 def _requested(state: DownloadJob, event: JobRequested) -> DownloadJob:
     if not state.is_active:
         state = replace(state, correlation_id=event.correlation_id, reopened=0)
+    if event.note is not None:
+        state = replace(state, note=event.note)
     if state.requests:
         return replace(state, requests=state.requests + 1)
     return replace(

@@ -117,6 +117,7 @@ class DownloadJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     track_file_ids: dict[str, tuple[int, ...]] = {}  # by Lidarr instance, each ascending
     soulseek_files: tuple[SoulseekFile, ...] = ()
     peers: tuple[str, ...] = ()
+    note: str | None = None  # the newest of its user, as it was sealed
 
     @property
     def is_active(self) -> bool:

@@ -61,7 +61,7 @@ class Download(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class SearchSession(msgspec.Struct, frozen=True, kw_only=True):
-    """The session as it stands; ``reason`` and ``next_step`` are for people."""
+    """The session as it stands; ``reason`` and ``next_step`` are for people, ``query`` is a sealed string."""
 
     session_id: UUID = UUID(int=0)
     user_id: str = ""

@@ -84,15 +84,24 @@ class LidarrHouse:
 
 @asynccontextmanager
 async def opened(
-    *, catalogue: Catalogue | None = None, luck: Luck | None = None, seed: int = 1, begin: datetime = BEGIN
+    *,
+    catalogue: Catalogue | None = None,
+    luck: Luck | None = None,
+    seed: int = 1,
+    begin: datetime = BEGIN,
+    shares_clock: bool = False,
 ) -> AsyncIterator[LidarrHouse]:
-    """Run a Lidarr, of 30 albums unless told otherwise; leaving holds every call against Lidarr's description."""
+    """Run a Lidarr, of 30 albums unless told otherwise; leaving holds every call against Lidarr's description.
+
+    With ``shares_clock`` our client's clock is Lidarr's, which goes on when somebody pauses.
+    """
     rng, records, agenda = random.Random(seed), Records(), Agenda(begin)
     postman = Postman(records, rng)
     lidarr = Lidarr(catalogue or invent(rng, 30), agenda, rng, records, postman, luck=luck)
     app = server.build(lidarr, KEY)
     async with postman.working(), server.serving(app) as url, session() as connections:
-        yield LidarrHouse(lidarr, app, url, Client(url, KEY, connections))
+        now = (lambda: agenda.now) if shares_clock else (lambda: datetime.now(UTC))
+        yield LidarrHouse(lidarr, app, url, Client(url, KEY, connections, now=now))
         check_calls(records.calls)
 
 

@@ -45,6 +45,12 @@ class Delivered(Event, frozen=True, kw_only=True, tag="order.delivered"):
     receipt: str
 
 
+class Complained(Event, frozen=True, kw_only=True, tag="order.complained"):
+    """What follows from a failure, for whoever still wants it."""
+
+    code: str
+
+
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What was ordered and what came of it."""
 
@@ -65,10 +71,10 @@ def apply(state: Order, event: Event) -> Order:
 
 
 def decide(state: Order, news: Event, at: datetime) -> Sequence[Event]:
-    """Keep a delivery once; say the failure again, as a decider may."""
+    """Keep a delivery once; complain about a failure, saying it again as a decider may."""
     if isinstance(news, Delivered) and news.receipt in state.receipts:
         return []
-    return [news]
+    return [news, Complained(code=news.code)] if isinstance(news, EffectFailed) else [news]
 
 
 TABLE: Final = Table("orders", Order, columns=("delivered",))

@@ -35,6 +35,9 @@ _COMMANDS: Final = {
     "dead-letters": "dead_letters",
     "effects": "effects",
     "keys": "keys",
+    "connect": "connect",
+    "settings": "settings",
+    "erase": "erase",
     "doctor": "doctor",
     "healthcheck": "healthcheck",
 }

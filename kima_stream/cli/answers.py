@@ -1,5 +1,6 @@
 """What ``doctor`` makes of the answers of HTTP servers: our own door, Lidarr, slskd. Pure."""
 
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import msgspec
@@ -8,6 +9,8 @@ from kima_stream.cli.diagnosis import Finding, fault, ok, warn
 from kima_stream.cli.surroundings import Answer
 from kima_stream.cli.text import plain
 from kima_stream.http.health import Readiness
+from kima_stream.integrations import lidarr_registration
+from kima_stream.integrations.lidarr_types import Notification, Whole
 
 _OK: Final = 200
 _REDIRECTS: Final = range(300, 400)
@@ -56,6 +59,23 @@ def lidarr(answer: Answer | None) -> Finding:
     except msgspec.DecodeError:
         return _stranger(part, answer)
     return ok(part, f"{plain(status.appName)} {plain(status.version)} at {answer.where}")
+
+
+def webhook(found: Sequence[Whole[Notification]], our_keys: Collection[str]) -> Finding:
+    """Judge whether Lidarr tells us what happens, with one of ``our_keys``; a password behind its mask may be one."""
+    part, connect = "lidarr webhook", "run: kima-stream connect lidarr"
+    webhooks = [each for each in found if lidarr_registration.has_our_path(each.resource.url)]
+    keyed = [each for each in webhooks if lidarr_registration.secret_of(each.resource) in our_keys]
+    ours = next(iter([*keyed, *(each for each in webhooks if each.resource.field("password"))]), None)
+    if ours is None:
+        if webhooks:
+            return fault(part, f"{plain(webhooks[0].resource.name)} carries no key of ours: nothing arrives", connect)
+        return warn(part, "Lidarr does not tell us what happens", connect)
+    silent = [flag for flag in lidarr_registration.NEEDED if ours.body.get(flag) is not True]
+    if silent:
+        return warn(part, f"{plain(ours.resource.name)} does not send {', '.join(silent)}", connect)
+    where = plain(lidarr_registration.host_of(ours.resource.url))
+    return ok(part, f"{plain(ours.resource.name)} leads to {where}" + ("" if keyed else ", with a password"))
 
 
 def slskd(answer: Answer | None) -> Finding:

@@ -7,18 +7,23 @@ from kima_stream import database
 from kima_stream.cli import parts
 from kima_stream.cli.loop import run, settings
 from kima_stream.database import Connection
+from kima_stream.settings.config import Settings
+from kima_stream.settings.secrets import Roots
+from kima_stream.settings.store import Sources
 
 T = TypeVar("T")
 
 
-def with_connection(work: Callable[[Connection], Awaitable[T]]) -> T:
+def with_connection(work: Callable[[Connection], Awaitable[T]], loaded: Settings | None = None) -> T:
     """Run ``work`` on a connection to the configured or running database and return its answer.
+
+    ``loaded`` is the configuration, when the caller has read it already.
 
     Raises:
         ConfigurationError: there is none.
         OSError, asyncpg.PostgresError: Postgres is away.
     """
-    dsn = parts.database_url(settings())
+    dsn = parts.database_url(loaded or settings())
 
     async def connected() -> T:
         conn = await database.connect(dsn, role="cli")
@@ -28,3 +33,12 @@ def with_connection(work: Callable[[Connection], Awaitable[T]]) -> T:
             await conn.close()
 
     return run(connected())
+
+
+def roots() -> Roots:
+    """Return what the keys that seal hang on, as configured.
+
+    Raises:
+        ConfigurationError: with every fault of the configuration.
+    """
+    return Sources.of(settings()).roots

@@ -20,9 +20,11 @@ from kima_stream.cli.diagnosis import Copy, Finding, fault, ok, warn
 from kima_stream.cli.loop import run, settings
 from kima_stream.cli.surroundings import Answer
 from kima_stream.database import Connection
-from kima_stream.errors import ConfigurationError
+from kima_stream.errors import ConfigurationError, IntegrationError
 from kima_stream.event_stream import EventStream
-from kima_stream.settings import definitions, store
+from kima_stream.integrations import lidarr_registration
+from kima_stream.integrations.lidarr import Lidarr, session
+from kima_stream.settings import api_keys, definitions, store
 from kima_stream.settings.config import Settings
 from kima_stream.settings.kinds import Definition
 from kima_stream.settings.secrets import Keyring
@@ -76,6 +78,7 @@ async def examine(loaded: Settings) -> Report:
         if conn is not None:
             findings += await _postgres(conn, parts.database_url(loaded))
             snapshot = await _settings(conn, loaded, findings) or snapshot
+            findings += await _webhook(conn, snapshot)
         findings += await _redis(loaded, conn)
     finally:
         if conn is not None:
@@ -142,6 +145,22 @@ async def _settings(conn: Connection, loaded: Settings, findings: list[Finding])
 
     findings += await _checked("settings", read)
     return found[0] if found else None
+
+
+async def _webhook(conn: Connection, snapshot: Snapshot) -> list[Finding]:
+    """Look at what Lidarr tells us; where it cannot be asked, its own line says why."""
+    try:
+        async with session() as connections, asyncio.timeout(surroundings.ANSWER_SECONDS):
+            found = await Lidarr.of(snapshot, connections).notifications()
+    except (ConfigurationError, IntegrationError, TimeoutError):
+        return []
+
+    async def judge() -> list[Finding]:
+        secrets = {lidarr_registration.secret_of(each.resource) for each in found}
+        keys = [secret for secret in secrets if secret and await api_keys.role_of(conn, secret) in {"webhook", "admin"}]
+        return [answers.webhook(found, keys)]
+
+    return await _checked("lidarr webhook", judge)
 
 
 async def _redis(loaded: Settings, conn: "Connection | None") -> list[Finding]:

@@ -19,11 +19,11 @@ import psycopg
 import structlog
 
 import consumers
+from consumers.reconcilers.deadlines import Deadlines
 from kima_stream import database, delivery, schema
 from kima_stream.checkpoints import ConsumerGroup
-from kima_stream.cli.loop import Role, together
+from kima_stream.cli.loop import Role
 from kima_stream.database import Pool
-from kima_stream.effects import AnyOwner, Executor, Worker
 from kima_stream.embedded import home as homes
 from kima_stream.errors import ConfigurationError
 from kima_stream.event_stream import EventStream
@@ -31,11 +31,13 @@ from kima_stream.http import app, health, server, table
 from kima_stream.http.routes import AnyRoute
 from kima_stream.publisher import Publisher
 from kima_stream.reconciler import Reconciler
+from kima_stream.settings import keyring
 from kima_stream.settings.config import Settings
+from kima_stream.settings.secrets import WRONG_ROOT
+from kima_stream.settings.store import SettingsStore, Sources
 from kima_stream.subscription import Subscription
 
 CLOSE_SECONDS = 1.0
-DRAIN_SECONDS = 3.0  # for calls under way when the process stops; longer ones are asked about later
 AWAIT_SECONDS = 60.0  # for a Postgres that is starting, or being restarted, while we start
 AWAIT_POLL_SECONDS = 0.5
 T = TypeVar("T")
@@ -73,6 +75,43 @@ def redis_url(settings: Settings) -> str:
     if not url:
         raise ConfigurationError([f"KIMA_REDIS_URL: missing, and no kima-stream runs on {settings.data_dir}"])
     return url
+
+
+def check_root(settings: Settings) -> None:
+    """See that production has a root for its secrets, which every process shares; see ADR-0007.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    if is_production(settings) and not Sources.of(settings).roots.is_there():
+        fault = (
+            f"KIMA_SECRET_KEY: missing, and {settings.host} with a Postgres of your own is production: give every "
+            "process the same one, made with `openssl rand -base64 32`"
+        )
+        raise ConfigurationError([fault])
+
+
+def is_production(settings: Settings) -> bool:
+    """Say whether others reach this machine, and processes elsewhere may share the database."""
+    return settings.database_url is not None and not is_loopback(settings.host)
+
+
+@asynccontextmanager
+async def settings_store(settings: Settings, connections: Pool) -> AsyncIterator[SettingsStore]:
+    """Follow the settings; they were read once when it yields, so that nobody acts on half of them.
+
+    Raises:
+        ConfigurationError: in production, when the stored secrets hang on another root.
+    """
+    sources = Sources.of(settings)
+    following = SettingsStore(connections, sources)
+    await when_up(following.refresh)
+    async with connections.acquire() as conn:
+        ring = await keyring.load(conn, sources.roots)
+    if ring.is_lost and is_production(settings):
+        raise ConfigurationError([WRONG_ROOT])
+    async with following.following():
+        yield following
 
 
 async def when_up(work: Callable[[], Awaitable[T]]) -> T:
@@ -150,32 +189,9 @@ def subscriptions(groups: Sequence[ConsumerGroup], connections: Pool, stream: Ev
 def reconcilers(
     groups: Sequence[ConsumerGroup], connections: Pool, stream: EventStream | None, *, name: str
 ) -> list[Role]:
-    """Return the sweeps of the groups; whoever holds a group's lease does them."""
-    return [Reconciler(group, connections, stream, holder=name).run for group in groups]
-
-
-@asynccontextmanager
-async def effect_worker(
-    connections: Pool,
-    executors: Sequence[Executor],
-    owners: Sequence[AnyOwner],
-    *,
-    name: str,
-    wake_publisher: Callable[[], None] = lambda: None,
-) -> AsyncIterator[Worker]:
-    """Make the calls that the owners' states want; leaving takes no new ones and lets those under way end for a while.
-
-    What has not ended by then is cancelled, and asked about by the next worker.
-
-    Raises:
-        ConfigurationError: two executors of one kind.
-    """
-    worker = Worker(connections, executors, owners, holder=name, wake=wake_publisher)
-    async with together(worker.run):
-        try:
-            yield worker
-        finally:
-            await worker.drain(DRAIN_SECONDS)
+    """Return the sweeps of the groups, which whoever holds a group's lease does, and that of the deadlines."""
+    sweeps: list[Role] = [Reconciler(group, connections, stream, holder=name).run for group in groups]
+    return [*sweeps, Deadlines(connections).run]
 
 
 @asynccontextmanager
@@ -195,6 +211,7 @@ async def door(
     routes: Sequence[AnyRoute] = table.ROUTES,
     redis_url: str | None = None,
     wake_publisher: Callable[[], None] = lambda: None,
+    store: SettingsStore | None = None,
 ) -> AsyncIterator[int]:
     """Open the front door and yield its port; ``redis_url`` where it is not the configured one.
 
@@ -204,7 +221,12 @@ async def door(
     ping = stream.ping if stream is not None else None
     url = redis_url or settings.redis_url
     async with app.opened(
-        settings, connections, redis_url=url and _redis_scheme(url), ping_redis=ping, wake_publisher=wake_publisher
+        settings,
+        connections,
+        settings_store=store,
+        redis_url=url and _redis_scheme(url),
+        ping_redis=ping,
+        wake_publisher=wake_publisher,
     ) as opened:
         try:
             async with server.serving(app.build(opened, routes), host=settings.host, port=port) as taken:

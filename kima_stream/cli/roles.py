@@ -9,9 +9,11 @@ from contextlib import AsyncExitStack
 import click
 import msgspec
 
+from consumers.reconcilers import deadlines
 from kima_stream import reconciler
-from kima_stream.cli import parts
+from kima_stream.cli import outside, parts
 from kima_stream.cli.loop import run, settings, stopping, together
+from kima_stream.cli.soulseek import soulseek
 from kima_stream.database import Pool
 from kima_stream.errors import ConfigurationError
 from kima_stream.settings import api_keys
@@ -21,13 +23,13 @@ from kima_stream.settings.config import Settings
 @click.command()
 def serve() -> None:
     """Open the front door: webhooks, requests, queries, the page."""
-    run(_serve(settings()))
+    run(_serve(_settings()))
 
 
 @click.command()
 def publish() -> None:
     """Number, chain and publish the log; the first one leads, the others stand by."""
-    run(_publish(settings()))
+    run(_publish(_settings()))
 
 
 @click.command()
@@ -36,20 +38,28 @@ def publish() -> None:
     "--slot", default=0, show_default=True, help="Number of this process on this host, for its consumer name."
 )
 def consume(*, group: tuple[str, ...], slot: int) -> None:
-    """Run the consumer groups named, or all of them."""
-    run(_consume(settings(), group, slot))
+    """Run the consumer groups named, or all of them; ``acquisition`` makes the calls that they want."""
+    run(_consume(_settings(), group, slot))
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Sweep every group once and exit; 1 if something is still behind.")
+@click.option(
+    "--once", is_flag=True, help="Sweep every group and the deadlines once and exit; 1 if something is still behind."
+)
 @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 def reconcile(*, once: bool, as_json: bool) -> None:
     """Find what was missed and handle it; moves each group's verified position."""
-    loaded = settings()
+    loaded = _settings()
     if not once:
         run(_reconcile(loaded))
     elif run(_reconcile_once(loaded, as_json=as_json)):
         raise SystemExit(1)
+
+
+def _settings() -> Settings:
+    loaded = settings()
+    parts.check_root(loaded)
+    return loaded
 
 
 async def _serve(loaded: Settings) -> None:
@@ -59,12 +69,11 @@ async def _serve(loaded: Settings) -> None:
         await parts.migrated(dsn)
         connections = await stack.enter_async_context(parts.pool(dsn, "serve"))
         await parts.when_up(lambda: _require_key(loaded, connections))
+        store = await stack.enter_async_context(parts.settings_store(loaded, connections))
         stream = None
         if loaded.redis_url is not None:
             stream = await stack.enter_async_context(parts.event_stream(loaded, loaded.redis_url))
-        await stack.enter_async_context(
-            parts.door(loaded, connections, stream, port=loaded.port, redis_url=loaded.redis_url)
-        )
+        await stack.enter_async_context(parts.door(loaded, connections, stream, port=loaded.port, store=store))
         await stop.wait()
 
 
@@ -86,6 +95,7 @@ async def _publish(loaded: Settings) -> None:
         await parts.migrated(dsn)
         stream = await stack.enter_async_context(parts.event_stream(loaded, url))
         connections = await stack.enter_async_context(parts.pool(dsn, "health", max_size=2))
+        await stack.enter_async_context(parts.settings_store(loaded, connections))
         publisher = await stack.enter_async_context(parts.publisher(dsn, stream, name=parts.holder()))
         await stack.enter_async_context(together(publisher.run))
         await stack.enter_async_context(parts.metrics_door(loaded, connections, stream))
@@ -94,15 +104,27 @@ async def _publish(loaded: Settings) -> None:
 
 async def _consume(loaded: Settings, names: tuple[str, ...], slot: int) -> None:
     dsn, url = parts.database_url(loaded), parts.redis_url(loaded)
-    groups = parts.consumer_groups(names)
+    groups = parts.consumer_groups([name for name in names if name != outside.CALLS]) if _groups(names) else []
     async with AsyncExitStack() as stack:
         stop = await stack.enter_async_context(stopping())
         await parts.migrated(dsn)
         stream = await stack.enter_async_context(parts.event_stream(loaded, url))
-        connections = await stack.enter_async_context(parts.pool(dsn, "consume", max_size=2 + 2 * len(groups)))
-        await stack.enter_async_context(together(*parts.subscriptions(groups, connections, stream, slot=slot)))
+        size = 2 + 2 * len(groups) + outside.CONNECTIONS
+        connections = await stack.enter_async_context(parts.pool(dsn, "consume", max_size=size))
+        store = await stack.enter_async_context(parts.settings_store(loaded, connections))
+        roles = parts.subscriptions(groups, connections, stream, slot=slot)
+        if not names or outside.CALLS in names:
+            await stack.enter_async_context(outside.calls(connections, store, name=parts.holder()))
+            account = soulseek(dsn, connections, store, name=parts.holder(), redis_url=url)
+            roles.append(await stack.enter_async_context(account))
+        await stack.enter_async_context(together(*roles))
         await stack.enter_async_context(parts.metrics_door(loaded, connections, stream))
         await stop.wait()
+
+
+def _groups(names: tuple[str, ...]) -> bool:
+    """Say whether any group is to run: all of them without a name."""
+    return set(names) != {outside.CALLS}
 
 
 async def _reconcile(loaded: Settings) -> None:
@@ -114,25 +136,30 @@ async def _reconcile(loaded: Settings) -> None:
         stream = None
         if loaded.redis_url is not None:
             stream = await stack.enter_async_context(parts.event_stream(loaded, loaded.redis_url))
-        connections = await stack.enter_async_context(parts.pool(dsn, "reconcile", max_size=2 + 2 * len(groups)))
+        size = 2 + 2 * len(groups) + outside.CONNECTIONS
+        connections = await stack.enter_async_context(parts.pool(dsn, "reconcile", max_size=size))
+        store = await stack.enter_async_context(parts.settings_store(loaded, connections))
         sweeps = parts.reconcilers(groups, connections, stream, name=parts.holder())
+        await stack.enter_async_context(outside.looks(connections, store, name=parts.holder()))
         await stack.enter_async_context(together(*sweeps))
         await stack.enter_async_context(parts.metrics_door(loaded, connections, stream))
         await stop.wait()
 
 
 async def _reconcile_once(loaded: Settings, *, as_json: bool) -> int:
-    """Sweep every group once; return how many streams are still behind."""
+    """Sweep every group and the deadlines once; return how many streams are still behind."""
     dsn = parts.database_url(loaded)
     await parts.migrated(dsn)
     swept = {}
     async with parts.pool(dsn, "reconcile") as connections:
         for group in parts.consumer_groups():
             swept[group.name] = await reconciler.sweep_once(connections, group)
+        passed = await deadlines.sweep_once(connections)
     if as_json:
-        click.echo(msgspec.json.encode(swept))
+        click.echo(msgspec.json.encode({**swept, "deadlines": passed}))
     else:
         for name, result in swept.items():
             figures = f"reconciled {result.reconciled}  behind {result.behind}"
             click.echo(f"{name:<24} verified {result.verified_position:>10}  {figures}")
-    return sum(result.behind for result in swept.values())
+        click.echo(f"{'deadlines':<24} passed   {passed.passed:>10}  failed {passed.failed}")
+    return sum(result.behind for result in swept.values()) + passed.failed

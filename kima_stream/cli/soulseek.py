@@ -3,18 +3,17 @@
 Any number of processes may have it; one owns the account. The calls of jobs and searches are made while it does.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
 
-from consumers import soulseek_calls
-from consumers.soulseek_calls import QueryOf
+from consumers import acquisition, soulseek_calls
 from kima_stream.cache import Copies
 from kima_stream.cli import parts
 from kima_stream.cli.loop import Role
 from kima_stream.database import Pool
-from kima_stream.effects import AnyOwner, Worker
+from kima_stream.effects import Worker
 from kima_stream.integrations.soulseek import ownership, searching
 from kima_stream.integrations.soulseek.acquisition import Acquisition
 from kima_stream.integrations.soulseek.gate import Gate
@@ -36,11 +35,9 @@ async def soulseek(  # what one process has for it
     dsn: str,
     connections: Pool,
     settings: SettingsStore,
-    owners: Sequence[AnyOwner],
     *,
     name: str,
     redis_url: str | None = None,
-    query_of: QueryOf = soulseek_calls.plain_query,
     wake_publisher: Callable[[], None] = lambda: None,
     pace: Pace | None = None,
 ) -> AsyncIterator[Role]:
@@ -50,10 +47,8 @@ async def soulseek(  # what one process has for it
         dsn: of Postgres; the owner has connections of its own, so that no other work delays the proof of its lease.
         connections: for the gate, the plans and the effects.
         settings: followed by the caller.
-        owners: of the categories that want calls to Soulseek.
         name: unlike that of any other process.
         redis_url: where the lock is shown.
-        query_of: opens what somebody typed.
         wake_publisher: told after something was recorded.
         pace: see there.
     """
@@ -64,9 +59,16 @@ async def soulseek(  # what one process has for it
         owner = Owner(own, settings, holder=name, locks=locks, lease_seconds=pace.lease_seconds)
         searches = Searches(Gate(connections), owner.client, seconds=pace.search_seconds)
         copies = await stack.enter_async_context(Copies(redis_url))
-        acquisition = Acquisition(connections, settings, searches, owner.client, copies=copies)
-        calls = soulseek_calls.executors(connections, acquisition, searches, query_of=query_of)
-        worker = Worker(connections, calls, owners, holder=name, wake=wake_publisher, lease_seconds=pace.lease_seconds)
+        fetching = Acquisition(connections, settings, searches, owner.client, copies=copies)
+        calls = soulseek_calls.executors(connections, fetching, searches, settings.sources.roots)
+        worker = Worker(
+            connections,
+            calls,
+            acquisition.OWNERS,
+            holder=f"{name} soulseek",
+            wake=wake_publisher,
+            lease_seconds=pace.lease_seconds,
+        )
         owner.roles.append(worker.run)
-        owner.on_round = acquisition.slots.look
+        owner.on_round = fetching.slots.look
         yield owner.run

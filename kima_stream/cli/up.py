@@ -10,8 +10,9 @@ from pathlib import Path
 import click
 import msgspec
 
-from kima_stream.cli import parts
+from kima_stream.cli import outside, parts
 from kima_stream.cli.loop import run, settings, stopping, together
+from kima_stream.cli.soulseek import soulseek
 from kima_stream.embedded import home as homes
 from kima_stream.settings import api_keys
 from kima_stream.settings.config import Settings
@@ -32,6 +33,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 def up(*, as_json: bool) -> None:
     """Start everything and stay; Ctrl-C stops it, the data stays."""
     loaded = settings()
+    parts.check_root(loaded)
     with homes.claim(loaded.data_dir) as claim:
         run(_up(loaded, claim, as_json=as_json))
 
@@ -44,19 +46,25 @@ async def _up(loaded: Settings, claim: homes.Claim, *, as_json: bool) -> None:
         name = parts.holder()
         groups = parts.consumer_groups()
         connections = await stack.enter_async_context(parts.pool(dsn, "serve"))
-        workers = await stack.enter_async_context(parts.pool(dsn, "consume", max_size=4 + 3 * len(groups)))
+        size = 4 + 3 * len(groups) + 2 * outside.CONNECTIONS
+        workers = await stack.enter_async_context(parts.pool(dsn, "consume", max_size=size))
         stream = await stack.enter_async_context(parts.event_stream(loaded, url))
         publisher = await stack.enter_async_context(parts.publisher(dsn, stream, name=name))
         async with connections.acquire() as conn:
             key_file = await api_keys.ensure_admin(conn, given=loaded.api_key, data_dir=loaded.data_dir)
+        store = await stack.enter_async_context(parts.settings_store(loaded, connections))
+        wake = publisher.wake.set
         roles = (
             publisher.run,
             *parts.subscriptions(groups, workers, stream, slot=0),
             *parts.reconcilers(groups, workers, stream, name=name),
         )
-        await stack.enter_async_context(together(*roles))
+        await stack.enter_async_context(outside.calls(workers, store, name=name, wake_publisher=wake))
+        await stack.enter_async_context(outside.looks(workers, store, name=name))
+        account = soulseek(dsn, workers, store, name=name, redis_url=url, wake_publisher=wake)
+        await stack.enter_async_context(together(*roles, await stack.enter_async_context(account)))
         door = parts.door(
-            loaded, connections, stream, port=loaded.port, redis_url=url, wake_publisher=publisher.wake.set
+            loaded, connections, stream, port=loaded.port, redis_url=url, wake_publisher=wake, store=store
         )
         port = await stack.enter_async_context(door)
         page = f"http://{parts.reachable_host(loaded.host)}:{port}{loaded.url_base}/"

@@ -206,8 +206,12 @@ class Worker:
         while True:
             cancellation.heed()
             await asyncio.sleep(HEARTBEAT_SECONDS)
-            with suppress(*database.OUTAGE):  # who cannot renew stops calling by himself: Work.check_lease
+            try:
                 await self.renew()
+            except database.OUTAGE:
+                log.debug("renew_interrupted")  # told by the other loop; who cannot renew makes no further call
+            except Exception:
+                log.exception("renew_failed")
 
     async def renew(self) -> None:
         """Extend the leases that are held; end the calls that are not wanted any more, or not ours."""

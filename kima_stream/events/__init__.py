@@ -87,6 +87,10 @@ from kima_stream.events.unmatched import (
     UnmatchedResolved,
     UnmatchedWaiting,
 )
+from kima_stream.events.user import (
+    UserErased,
+    UserNamed,
+)
 
 __all__ = [
     "NO_STREAM",
@@ -149,6 +153,8 @@ __all__ = [
     "Source",
     "UnmatchedResolved",
     "UnmatchedWaiting",
+    "UserErased",
+    "UserNamed",
     "derived_id",
     "event_type",
     "new_event",

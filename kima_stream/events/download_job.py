@@ -37,7 +37,8 @@ class JobRequested(Event, frozen=True, kw_only=True, tag="download_job.requested
     """Somebody wants an album. Source: ``POST /api/downloads``, or Lidarr for what nobody here asked for.
 
     ``target_mbid`` is the MusicBrainz release group, or derived from artist and album.
-    ``correlation_id`` is that of the whole attempt when this request opens one.
+    ``correlation_id`` is that of the whole attempt when this request opens one. ``note`` is what the user wrote
+    along with it, a sealed string.
     """
 
     job_id: UUID
@@ -49,6 +50,7 @@ class JobRequested(Event, frozen=True, kw_only=True, tag="download_job.requested
     discovery_batch_id: UUID | None = None
     origin: Literal["user", "lidarr"]
     correlation_id: str
+    note: str | None = None
 
 
 class JobRequestMerged(Event, frozen=True, kw_only=True, tag="download_job.request_merged"):

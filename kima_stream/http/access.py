@@ -7,15 +7,19 @@ habit and UTF-8 by that of others, so both readings count.
 
 import binascii
 from base64 import b64decode
-from collections.abc import Iterator, Sequence, Set as AbstractSet
-from typing import Final
+from collections.abc import Sequence, Set as AbstractSet
+from contextlib import suppress
+from typing import Final, TypeAlias
 
 from aiohttp import hdrs, web
+from multidict import CIMultiDictProxy
 
 from kima_stream.errors import UserFacingError
 from kima_stream.http.limits import USAGE, Limits, Policy, address_of
 from kima_stream.settings import api_keys
 from kima_stream.settings.api_keys import ApiKeys, Principal, Role
+
+Headers: TypeAlias = "CIMultiDictProxy[str]"
 
 KEY_HEADERS: Final = ("X-Webhook-Secret", "X-Api-Key")
 MAX_KEY_BYTES: Final = 512  # longer is no key of ours: not worth a hash
@@ -35,11 +39,11 @@ async def admit(
         RateLimitError: 429, too many requests, or too many wrong keys from this address.
         UserFacingError: 401 without any known key, 403 when none of them may do this.
     """
-    asked, address, refused = candidates(request), address_of(request), limits.policies.refused
-    is_suspect = limits.usage(refused, address).remaining == 0
+    asked, refused = candidates(request.headers), limits.policies.refused
+    is_suspect = limits.is_exhausted(refused, lambda: address_of(request))
     principals = await keys.verify(filter(api_keys.is_made, asked) if is_suspect else asked)
     if asked and not principals:
-        limits.take(refused, address)
+        limits.take(refused, address_of(request))
     if principals and policy is not None:
         request[USAGE] = limits.take(policy, str(principals[0].key_id))
     return _choose(principals, roles)
@@ -51,7 +55,7 @@ async def authorize(request: web.Request, keys: ApiKeys, roles: AbstractSet[Role
     Raises:
         UserFacingError: 401 without any known key, 403 when none of them may do this.
     """
-    return _choose(await keys.verify(candidates(request)), roles)
+    return _choose(await keys.verify(candidates(request.headers)), roles)
 
 
 def _choose(principals: Sequence[Principal], roles: AbstractSet[Role]) -> Principal:
@@ -65,33 +69,40 @@ def _choose(principals: Sequence[Principal], roles: AbstractSet[Role]) -> Princi
     raise UserFacingError(detail, status=401, code="unauthorized")
 
 
-def candidates(request: web.Request) -> tuple[bytes, ...]:
-    """Return the keys that the request may mean, each once, as UTF-8."""
-    found = (*_from_headers(request), *_from_authorization(request))
-    return tuple(dict.fromkeys(key for key in found if 0 < len(key) <= MAX_KEY_BYTES))[:MAX_KEYS]
+def is_known(headers: Headers, keys: ApiKeys, limits: Limits, roles: AbstractSet[Role]) -> bool:
+    """Return whether it is clear without waiting for anything that ``admit`` would let the sender in.
+
+    It is, where the keys were read within the last second and no address is suspect.
+    """
+    if limits.is_counting(limits.policies.refused):
+        return False
+    return any(principal.role in roles for principal in keys.known(candidates(headers)))
 
 
-def _from_headers(request: web.Request) -> Iterator[bytes]:
+def candidates(headers: Headers) -> tuple[bytes, ...]:
+    """Return the keys that a request may mean, each once, as UTF-8."""
+    found: dict[bytes, None] = {}  # a set that keeps its order
     for name in KEY_HEADERS:
-        for value in request.headers.getall(name, ()):
-            yield from _readings(value.encode("utf-8", "surrogateescape"))
+        for value in headers.getall(name, ()):
+            _add_readings(found, value.encode("utf-8", "surrogateescape"))
+    for value in headers.getall(hdrs.AUTHORIZATION, ()):
+        _add_credentials(found, value)
+    return tuple(found)[:MAX_KEYS]
 
 
-def _from_authorization(request: web.Request) -> Iterator[bytes]:
-    for value in request.headers.getall(hdrs.AUTHORIZATION, ()):
-        scheme, _, credentials = value.strip().partition(" ")
-        match scheme.lower():
-            case "bearer":
-                yield from _readings(credentials.strip().encode("utf-8", "surrogateescape"))
-            case "basic":
-                try:
-                    _, _, password = b64decode(credentials.strip(), validate=True).partition(b":")
-                except (binascii.Error, ValueError):
-                    continue
-                yield from _readings(password)
-            case _:
-                continue
+def _add_credentials(found: dict[bytes, None], value: str) -> None:
+    scheme, _, credentials = value.strip().partition(" ")
+    scheme = scheme.lower()
+    if scheme == "bearer":
+        _add_readings(found, credentials.strip().encode("utf-8", "surrogateescape"))
+    elif scheme == "basic":
+        with suppress(binascii.Error, ValueError):
+            _, _, password = b64decode(credentials.strip(), validate=True).partition(b":")
+            _add_readings(found, password)
 
 
-def _readings(value: bytes) -> tuple[bytes, bytes]:
-    return value, value.decode("iso-8859-1").encode()
+def _add_readings(found: dict[bytes, None], value: bytes) -> None:
+    if 0 < len(value) <= MAX_KEY_BYTES:
+        found[value] = None
+        if not value.isascii():
+            found[value.decode("iso-8859-1").encode()] = None

@@ -7,37 +7,31 @@ way becomes a problem. Nothing here knows Postgres or Redis; the handlers get th
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from time import perf_counter
+from functools import partial
 from typing import Final
 
 import msgspec
-import structlog
-from aiohttp import hdrs, web
+from aiohttp import web
 
-from kima_stream import metrics
 from kima_stream.cache import Copies
 from kima_stream.database import Pool
 from kima_stream.group_commit import GroupCommit
 from kima_stream.http import access, correlation, problems, requests
 from kima_stream.http.categories import Categories
-from kima_stream.http.connection import PROTECTION
+from kima_stream.http.entrance import Entrance, Handler
+from kima_stream.http.express import Express
 from kima_stream.http.feed import Feed
 from kima_stream.http.limits import LIMITS, USAGE, Limits, Policies, Policy, address_of
 from kima_stream.http.proxies import trusting
 from kima_stream.http.requests import MAX_BODY_BYTES
-from kima_stream.http.routes import DOOR, WEBHOOK, AnyRoute, Call, Door, Nothing
+from kima_stream.http.routes import DOOR, ROUTE, WEBHOOK, AnyRoute, Call, Door, Nothing
 from kima_stream.settings.api_keys import ApiKeys, Principal
 from kima_stream.settings.config import Settings
 from kima_stream.settings.store import SettingsStore, Sources
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 DRAINING: Final = web.AppKey("draining", asyncio.Event)
 TABLE: Final = web.AppKey("table", tuple)
 PREPARED: Final = web.AppKey("prepared", dict[str, bytes])  # answers that never change, made when first asked for
-_ROUTE: Final = web.RequestKey("route", AnyRoute)
-
-log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
@@ -86,30 +80,40 @@ def build(
     body_seconds: float = requests.BODY_SECONDS,
 ) -> web.Application:
     """Return the application of ``routes``; a trailing slash is served as well, never redirected."""
-    proxies = door.settings.trusted_proxies
-    outermost = [trusting(proxies)] if proxies else []
-    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[*outermost, _answer])
+    app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[DOOR] = door
     app[LIMITS] = Limits(policies)
     app[requests.BODY_TIMEOUT] = body_seconds
     app[DRAINING] = asyncio.Event()
-    app[TABLE] = tuple(routes)
+    app[TABLE] = table = tuple(routes)
     app[PREPARED] = {}
-    for route in app[TABLE]:
+    for route in table:
         path = door.settings.url_base + route.path
         for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
             for address in (path,) if path.endswith("/") else (path, f"{path}/"):
                 app.router.add_route(method, address, _endpoint(route), expect_handler=_expect)
-    app.on_response_prepare.append(_secure)
     app.cleanup_ctx.append(_keep_key_use)
     return app
+
+
+def entrance_to(app: web.Application) -> Handler:
+    """Return what answers in the place of ``app``."""
+    entrance = Entrance(app._handle, app[DRAINING])  # noqa: SLF001 - what aiohttp's own runner calls
+    proxies = app[DOOR].settings.trusted_proxies
+    return partial(trusting(proxies), handler=entrance) if proxies else entrance
+
+
+def express_to(app: web.Application) -> Express:
+    """Return the short way to the webhooks of ``app``."""
+    table: tuple[AnyRoute, ...] = app[TABLE]
+    return Express(app[DOOR], app[LIMITS], table, app[DRAINING])
 
 
 def _endpoint(route: AnyRoute) -> Handler:
     decoder = msgspec.json.Decoder(route.body)
 
     async def endpoint(request: web.Request) -> web.StreamResponse:
-        request[_ROUTE] = route
+        request[ROUTE] = route
         principal = await _admitted(request, route)
         requests.check_path(request)
         raw = await requests.read(request)
@@ -141,43 +145,6 @@ def _policy(route: AnyRoute, policies: Policies) -> Policy | None:
     if route.roles == WEBHOOK:
         return None  # each comes once: refused is lost
     return policies.key if route.raw_body is None else policies.sender
-
-
-@web.middleware
-async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give every request its correlation id, its figures and, when it fails, its problem."""
-    began = perf_counter()
-    correlation_id = correlation.bind(request)
-    # Each connection has a task, and so a context, of its own: the next request of it binds anew.
-    structlog.contextvars.bind_contextvars(correlation_id=correlation_id)
-    try:
-        response = await handler(request)
-    except Exception as error:  # noqa: BLE001 - the edge: whatever it is, the caller gets a problem
-        problem, headers = problems.from_error(error)
-        response = problems.response(problem, headers, correlation_id=correlation_id)
-    if request.app[DRAINING].is_set() or response.status == web.HTTPRequestTimeout.status_code:
-        response.force_close()
-    _count(request, response.status, perf_counter() - began)
-    return response
-
-
-def _count(request: web.Request, status: int, seconds: float) -> None:
-    route = request.get(_ROUTE)
-    path, method = (route.path, request.method) if route else (metrics.OTHER, metrics.OTHER)
-    metrics.http_requests.labels(method=method, route=path, status=str(status)).inc()
-    metrics.http_request_seconds.labels(method=method, route=path).observe(seconds)
-    if route and route.observe:
-        route.observe(request, status, seconds)
-    log.debug("request_answered", method=request.method, route=path, status=status, seconds=round(seconds, 6))
-
-
-async def _secure(request: web.Request, response: web.StreamResponse) -> None:
-    for name, value in PROTECTION.items():
-        response.headers.setdefault(name, value)
-    response.headers[hdrs.SERVER] = PROTECTION["Server"]
-    if USAGE in request:
-        response.headers.update(request[USAGE].headers())
-    response.headers[correlation.HEADER] = correlation.of(request)
 
 
 async def _expect(request: web.Request) -> None:

@@ -2,21 +2,24 @@
 
 A request's head must have come within ``head_seconds`` of the connection, or of its own first byte
 on one that is kept alive; its body is watched by ``app``. Who does not take an answer is dropped by
-the kernel.
+the kernel. A webhook that is plain in every way is taken from the parser before aiohttp sees it; see ``express``.
 """
 
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_request import BaseRequest
 
-from kima_stream.errors import UserFacingError
 from kima_stream.http import correlation, problems
+from kima_stream.http.express import Express, Parcel
+from kima_stream.http.protection import PROTECTION
 
 HEAD_SECONDS: Final = 10.0
 UNREAD_SECONDS: Final = 60.0  # for how long a client may take nothing of what we send
@@ -26,33 +29,27 @@ MAX_LINE_BYTES: Final = 8_190  # the request line, with the path and the query
 MAX_FIELD_BYTES: Final = 8_190  # one header
 MAX_HEADERS: Final = 128
 
-# A page of ours says more; an API answer must never run, frame or refer to anything.
-PROTECTION: Final[Mapping[str, str]] = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    "Referrer-Policy": "no-referrer",
-    "Server": "kima-stream",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
-
-Handler: TypeAlias = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
+Answer: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 log = structlog.get_logger(__name__)
 
 
 class Connection(web.RequestHandler):
-    """aiohttp's connection, with a time for the head and with problems for answers."""
+    """aiohttp's connection, with a time for the head, with problems for answers, and with a short way for webhooks."""
 
-    __slots__ = ("_head_due", "_head_seconds")
+    __slots__ = ("_early", "_express", "_finished", "_head_due", "_head_seconds", "_is_under_way", "_rest")
 
     def __init__(self, server: "Server", *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:  # noqa: ANN401 - aiohttp's
         """Take what aiohttp takes."""
         super().__init__(server, loop=loop, **options)
         self._head_seconds = server.head_seconds
         self._head_due: asyncio.TimerHandle | None = None
+        self._express = server.express
+        self._is_under_way = False  # a webhook on its short way; what comes meanwhile waits in _early
+        self._early = b""
+        self._rest: asyncio.Task[None] | None = None
+        self._finished: asyncio.Future[None] | None = None
+        self._parser = _Tap(self._parser, self._take)  # type: ignore[assignment]  # for all that it does not do itself
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the first head."""
@@ -64,12 +61,64 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; a head that is complete is waited for no more."""
+        if self._is_under_way:
+            if data:
+                self._early += data
+                self._pause_transport_reading()
+            return
         before = self._request_count
         super().data_received(data)
-        if self._request_count > before:
+        if self._request_count > before or self._is_under_way:
             self._stop_waiting()
         elif self._is_idle():
             self._await_head()
+
+    def _take(self, message: RawRequestMessage, payload: StreamReader) -> bool:
+        """Send a webhook its short way, if it has one and nothing else is going on here."""
+        if not self._is_idle() or self._messages or self._close or self._force_close or self._paused:
+            return False
+        self._is_under_way = True
+        parcel = self._express.accept(message, payload)
+        if parcel is None:
+            self._is_under_way = False
+            return False
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        parcel.first.add_done_callback(lambda _: self._go_on(parcel))
+        return True
+
+    def _go_on(self, parcel: Parcel) -> None:
+        answer = parcel.answer()
+        if answer is None:
+            self._rest = self._loop.create_task(self._see_through(parcel))
+        else:
+            self._send(answer, is_last=parcel.is_last)
+
+    async def _see_through(self, parcel: Parcel) -> None:
+        answer = await parcel.rest()
+        self._send(answer, is_last=parcel.is_last)
+
+    def _send(self, answer: bytes, *, is_last: bool) -> None:
+        """Answer, and go on with what came meanwhile."""
+        self._is_under_way = False
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(answer)
+        if is_last or self._close:
+            self.force_close()
+        if self._finished is not None and not self._finished.done():
+            self._finished.set_result(None)
+        if self._early:
+            early, self._early = self._early, b""
+            self._resume_transport_reading()
+            self.data_received(early)
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's
+        """Answer what is under way before all ends."""
+        if self._is_under_way:
+            self._finished = self._loop.create_future()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._finished
+        await super().shutdown(timeout)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Wait for nothing more."""
@@ -127,10 +176,34 @@ class Connection(web.RequestHandler):
             self.force_close()
 
 
+class _Tap:
+    """A parser that offers each request that came alone to ``take``, and does not hand on what was taken."""
+
+    __slots__ = ("_parser", "_take")
+
+    def __init__(self, parser: Any, take: Callable[[RawRequestMessage, StreamReader], bool]) -> None:  # noqa: ANN401 - aiohttp's, compiled
+        self._parser = parser
+        self._take = take
+
+    def feed_data(self, data: bytes) -> Any:  # noqa: ANN401 - as the parser gives it
+        messages, upgraded, tail = fed = self._parser.feed_data(data)
+        if len(messages) == 1 and not upgraded and self._take(*messages[0]):
+            self._parser.message_consumed()
+            return (), upgraded, tail
+        return fed
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - as the parser has it
+        return getattr(self._parser, name)
+
+
 class Server(web.Server):
     """Makes such connections, and no more than ``MAX_CONNECTIONS``."""
 
-    head_seconds: float = HEAD_SECONDS
+    def __init__(self, answer: Answer, *, express: Express, head_seconds: float, **options: Any) -> None:  # noqa: ANN401 - aiohttp's
+        """Take what aiohttp takes, and what a connection needs."""
+        super().__init__(answer, **options)  # type: ignore[arg-type]  # its factory makes a Request of each
+        self.express = express
+        self.head_seconds = head_seconds
 
     def __call__(self) -> web.RequestHandler:
         """Return the handler of a connection that was accepted."""
@@ -144,29 +217,30 @@ class Server(web.Server):
             transport.abort()
 
 
-def _expecting_nothing_odd(handle: Handler) -> Handler:
-    """Refuse what nobody can expect; aiohttp would repeat the header's bytes, which need not be text."""
-
-    async def handled(request: BaseRequest) -> web.StreamResponse:
-        if request.headers.get(hdrs.EXPECT, "").lower() not in ("", "100-continue"):
-            raise UserFacingError("Only 100-continue can be expected.", status=417, code="expectation_failed")
-        return await handle(request)
-
-    return handled
-
-
 class Runner(web.AppRunner):
-    """aiohttp's runner, with our connections."""
+    """aiohttp's runner, with our connections and our entrance."""
 
-    def __init__(self, app: web.Application, *, head_seconds: float, **options: Any) -> None:  # noqa: ANN401 - aiohttp's
-        """Take the options of a connection."""
+    def __init__(
+        self,
+        app: web.Application,
+        *,
+        answer: Answer,
+        express: Express,
+        head_seconds: float,
+        **options: Any,  # noqa: ANN401 - aiohttp's
+    ) -> None:
+        """Let ``answer``, or ``express``, answer in the place of ``app``; take the options of a connection."""
         super().__init__(app, **options)
+        self._answer = answer
+        self._express = express
         self._head_seconds = head_seconds
 
     async def _make_server(self) -> Server:
         made = await super()._make_server()
-        server = Server(
-            _expecting_nothing_odd(made.request_handler), request_factory=made.request_factory, **self._kwargs
+        return Server(
+            self._answer,
+            express=self._express,
+            head_seconds=self._head_seconds,
+            request_factory=made.request_factory,
+            **self._kwargs,
         )
-        server.head_seconds = self._head_seconds
-        return server

@@ -5,11 +5,11 @@ like an id is ignored, since it would end in logs and events.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import web
-
-from kima_stream.events import new_event_id
+from uuid_utils import uuid7
 
 HEADER: Final = "X-Correlation-Id"
 
@@ -20,8 +20,8 @@ _KEY: Final = web.RequestKey("correlation_id", str)
 
 def bind(request: web.Request) -> str:
     """Settle the id of ``request`` and return it."""
-    request[_KEY] = _given(request) or str(new_event_id())
-    return request[_KEY]
+    correlation_id = request[_KEY] = choose(request.headers)
+    return correlation_id
 
 
 def of(request: web.Request) -> str:
@@ -29,9 +29,11 @@ def of(request: web.Request) -> str:
     return request.get(_KEY) or bind(request)
 
 
-def _given(request: web.Request) -> str | None:
-    given = request.headers.get(HEADER, "")
-    if _ID.fullmatch(given):
+def choose(headers: Mapping[str, str]) -> str:
+    """Return the id that the caller gave, or a fresh one."""
+    given = headers.get(HEADER)
+    if given is not None and _ID.fullmatch(given):
         return given
-    trace = _TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
-    return trace[1] if trace and trace[1].strip("0") else None
+    parent = headers.get("traceparent")
+    trace = None if parent is None else _TRACEPARENT.fullmatch(parent)
+    return trace[1] if trace and trace[1].strip("0") else str(uuid7())

@@ -4,7 +4,7 @@ So the answer is final, and the job can be read when it is given. Whoever asks f
 the same moment gets the same job; who cancels it and who asks for it again come one after the other.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Final
@@ -17,23 +17,21 @@ from kima_stream import correlation_keys, event_store, projector, upcasters
 from kima_stream.database import Connection, Pool
 from kima_stream.errors import DuplicateEventError, NotFoundError, TornAppendError, WrongExpectedVersionError
 from kima_stream.events import (
-    Event,
     JobCancelled,
     JobCancelRequested,
     JobRequested,
     JobRequestMerged,
     JobRetryRequested,
-    NewEvent,
     Policy,
     RecordedEvent,
-    derived_id,
     event_type,
-    new_event,
     new_event_id,
     stream_category,
 )
 from kima_stream.http.user_requests import ReusedKeyError
 from kima_stream.read_models.download_jobs import PROJECTION, find_many, get
+from kima_stream.settings import subject_keys
+from kima_stream.settings.subject_keys import PlainText
 from projections import correlation
 from projections.correlation import Album
 from projections.download_job import DownloadJob
@@ -80,12 +78,20 @@ async def request(
     policy: Policy,
     event_id: UUID | None = None,
     at: datetime | None = None,
+    note: PlainText | None = None,
 ) -> Requested:
     """Append what follows from a user's request for an album, inside a transaction.
 
     ``event_id`` names the request: the second time it gets the answer of the first, and nothing is appended.
-    ``at`` is when it came, None for now.
+    ``at`` is when it came, None for now. A ``note`` is sealed for it, the same to the same bytes, so what was asked is
+    compared without opening anything.
+
+    Raises:
+        ErasedUserError: the user was erased.
+        ReusedKeyError: ``event_id`` named another request.
     """
+    request_id = event_id or new_event_id()
+    sealed = await subject_keys.seal_any(conn, user_id, request_id, "note", note)
     job_id = correlation.job_id(user_id, album.target)
     stream = correlation.stream_of(job_id)
     keys = _keys(album)
@@ -100,12 +106,13 @@ async def request(
         target_is_derived=album.mbid is None,
         origin="user",
         correlation_id=correlation_id,
+        note=sealed,
     )
     if event_id is not None and (recorded := await event_store.read_event(conn, event_id)):
         return await _answered(conn, recorded, asked)
     duplicate = row.state.is_active
     facts = decide(row.state, asked, at or datetime.now(UTC), policy=policy)
-    events = _events(facts, correlation_id=correlation_id, event_id=event_id or new_event_id())
+    events = projector.consequences(facts, correlation_id=correlation_id, event_id=request_id)
     row = await projector.decide(conn, PROJECTION, row, events)
     await correlation_keys.add(conn, stream, keys, known=found)
     return Requested(id=job_id, status=row.state.status, duplicate=duplicate, event_id=events[0].event_id)
@@ -138,7 +145,7 @@ async def change(
     facts = decide(row.state, wish, at or datetime.now(UTC), policy=policy, is_wanted_elsewhere=is_wanted)
     is_retry = isinstance(wish, JobRetryRequested)
     correlation_id = wish.correlation_id if isinstance(wish, JobRetryRequested) else row.state.correlation_id
-    events = _events(facts, correlation_id=correlation_id, event_id=event_id or new_event_id())
+    events = projector.consequences(facts, correlation_id=correlation_id, event_id=event_id or new_event_id())
     row = await projector.decide(conn, PROJECTION, row, events)
     duplicate = was_active if is_retry else not was_active
     return Requested(id=job_id, status=row.state.status, duplicate=duplicate, event_id=events[0].event_id)
@@ -164,18 +171,6 @@ async def _is_wanted(conn: Connection, job: DownloadJob, others: set[str]) -> bo
     albums = [msgspec.structs.replace(_album(job), lidarr=lidarr) for lidarr in (None, *job.lidarr_albums)]
     rows = await find_many(conn, sorted(s for s in others if stream_category(s) == PROJECTION.category))
     return any(row.state.is_active and correlation.is_for(row.state, album) for row in rows for album in albums)
-
-
-def _events(decided: Sequence[Event], *, correlation_id: str, event_id: UUID) -> list[NewEvent]:
-    """Return the request under its id, and what follows from it as its consequences."""
-    asked, *consequences = (new_event(fact, correlation_id=correlation_id) for fact in decided)
-    return [
-        msgspec.structs.replace(asked, event_id=event_id),
-        *(
-            msgspec.structs.replace(each, event_id=derived_id(event_id, f"{n}/{each.type}"), causation_id=event_id)
-            for n, each in enumerate(consequences)
-        ),
-    ]
 
 
 async def _answered(

@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 
 from kima_stream.projector import Row
+from kima_stream.settings.subject_keys import Reader
 from projections.download_job import Download, DownloadJob
 
 
@@ -48,14 +49,15 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     tracks_total: int | None
     tracks_present: int
     downloads: tuple[Download, ...]
+    note: str | None
     correlation_id: str
     version: int
     created_at: datetime
     updated_at: datetime
 
 
-def view(row: Row[DownloadJob]) -> JobView:
-    """Return a row for people."""
+def view(row: Row[DownloadJob], reader: Reader) -> JobView:
+    """Return a row for people; ``reader`` opens what is sealed."""
     job = row.state
     return JobView(
         id=job.job_id,
@@ -81,6 +83,7 @@ def view(row: Row[DownloadJob]) -> JobView:
         tracks_total=job.tracks_total,
         tracks_present=job.tracks_present,
         downloads=job.downloads,
+        note=reader.show("note", job.note),
         correlation_id=job.correlation_id,
         version=row.version,
         created_at=row.created_at,

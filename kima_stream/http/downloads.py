@@ -5,7 +5,7 @@ job can be read when it is given.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
@@ -23,8 +23,10 @@ from kima_stream.http.routes import USER, Call, Nothing, Route, json_response
 from kima_stream.projector import Row
 from kima_stream.read_models import download_jobs
 from kima_stream.read_models.download_jobs import Cursor, Filter
+from kima_stream.settings import subject_keys
 from kima_stream.settings.api_keys import Principal
 from kima_stream.settings.policies import policy_of
+from kima_stream.settings.subject_keys import PlainText, Reader
 from projections import correlation
 from projections.correlation import Album
 from projections.download_job import DownloadJob
@@ -32,15 +34,20 @@ from projections.download_job import DownloadJob
 MAX_PAGE: Final = 200
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
+Note = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 Shown = Literal["requested", "searching", "downloading", "importing", "completed", "failed", "cancelled"]
 
 
 class NewDownload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An album; ``mbid`` is its MusicBrainz release group, without it the names decide."""
+    """An album; ``mbid`` is its MusicBrainz release group, without it the names decide.
+
+    ``note`` is for people, unreadable once its user is erased; the names are those of a published work and stay.
+    """
 
     artist: Name
     album: Name
     mbid: UUID | None = None
+    note: Note | None = None
 
 
 class JobPage(msgspec.Struct, frozen=True):
@@ -77,10 +84,13 @@ async def request_download(call: Call[Nothing, NewDownload]) -> web.Response:
     policy = await _policy(call)
     event_id = user_requests.event_id(call.request, user_id=user_id, route="/api/downloads")
 
+    note = None if wanted.note is None else PlainText(wanted.note, call.door.settings_store.sources.roots)
+
     async def work(conn: Connection) -> Requested:
         return await download_requests.request(
-            conn, album, user_id=user_id, correlation_id=call.correlation_id, policy=policy, event_id=event_id
-        )
+            conn, album, user_id=user_id, correlation_id=call.correlation_id, policy=policy, event_id=event_id,
+            note=note,
+        )  # fmt: skip
 
     requested = await download_requests.decided(call.door.pool, work)
     return _accepted(call, requested, location=f"{call.request.path.rstrip('/')}/{requested.id}")
@@ -118,7 +128,7 @@ async def _policy(call: Call[Any, Any]) -> Policy:
     Raises:
         ConfigurationError: a setting cannot be used; nothing is recorded.
     """
-    return policy_of(await call.door.settings_store.refresh())
+    return policy_of(await call.door.settings_store.fresh())
 
 
 def _accepted(call: Call[Any, Any], requested: Requested, *, location: str) -> web.Response:
@@ -146,9 +156,10 @@ async def list_downloads(call: Call[JobQuery, Nothing]) -> web.Response:
     )
     async with call.door.pool.acquire() as conn:
         rows = await download_jobs.list_page(conn, which, limit=query.limit + 1, after=_cursor(query.after))
-    page = rows[: query.limit]
+        page = rows[: query.limit]
+        reader = await _reader(call, conn, page)
     following = _encode(page[-1]) if len(rows) > len(page) else None
-    return json_response(JobPage(tuple(download_views.view(row) for row in page), following))
+    return json_response(JobPage(tuple(download_views.view(row, reader) for row in page), following))
 
 
 async def show_download(call: Call[Nothing, Nothing]) -> web.Response:
@@ -157,7 +168,9 @@ async def show_download(call: Call[Nothing, Nothing]) -> web.Response:
     etag = f'"{row.version}"'
     if etag in call.request.headers.get("If-None-Match", ""):
         return web.Response(status=304, headers={"ETag": etag})
-    return json_response(download_views.view(row), headers={"ETag": etag})
+    async with call.door.pool.acquire() as conn:
+        reader = await _reader(call, conn, [row])
+    return json_response(download_views.view(row, reader), headers={"ETag": etag})
 
 
 async def show_history(call: Call[HistoryQuery, Nothing]) -> web.Response:
@@ -183,6 +196,11 @@ async def _own(call: Call[Any, Nothing]) -> Row[DownloadJob]:
 
 def _may_see(user: Principal, job: DownloadJob) -> bool:
     return user.role == "admin" or job.user_id == user.user_id
+
+
+async def _reader(call: Call[Any, Nothing], conn: Connection, rows: Sequence[Row[DownloadJob]]) -> Reader:
+    """Return what opens the notes of ``rows``."""
+    return await subject_keys.reader(conn, call.door.settings_store.sources.roots, [row.state.note for row in rows])
 
 
 def _encode(row: Row[DownloadJob]) -> str:

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from kima_stream.effects import breaker, waiting
 from kima_stream.effects.waiting import Cursor, EffectState, WaitingEffect
 from kima_stream.errors import NotFoundError, UserFacingError
+from kima_stream.http.requests import Text
 from kima_stream.http.routes import ADMIN, USER, Call, Nothing, Route, json_response
 from kima_stream.projector import Row
 from kima_stream.read_models import download_jobs
@@ -23,10 +24,10 @@ MAX_PAGE: Final = 1_000
 class EffectQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which effects; ``after`` is the ``next`` of the page before."""
 
-    system: str | None = None
+    system: Text | None = None
     state: EffectState | None = None
-    stream: str | None = None
-    after: str | None = None
+    stream: Text | None = None
+    after: Text | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 100
 
 

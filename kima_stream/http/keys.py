@@ -9,6 +9,7 @@ from aiohttp import web
 
 from kima_stream.errors import NotFoundError
 from kima_stream.http.routes import ADMIN, Call, Nothing, Route, json_response
+from kima_stream.read_models import users
 from kima_stream.settings import api_keys
 from kima_stream.settings.api_keys import ApiKey, Role
 
@@ -17,7 +18,10 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=r"^[^\x
 
 
 class KeyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A key to make; ``user_id`` owns what is asked for with it and is the name unless given."""
+    """A key to make; ``user_id`` owns what is asked for with it, and is opaque: for somebody new leave it out.
+
+    The id stays in the log for ever, the names do not: erasing the user makes them unreadable.
+    """
 
     name: Name
     role: Role
@@ -45,8 +49,17 @@ async def create_key(call: Call[Nothing, KeyRequest]) -> web.Response:
     """Make a key."""
     asked = call.body
     async with call.door.pool.acquire() as conn:
-        key, row = await api_keys.create(conn, name=asked.name, role=asked.role, user_id=asked.user_id)
+        key, row = await users.create_key(
+            conn,
+            call.door.settings_store.sources.roots,
+            name=asked.name,
+            role=asked.role,
+            user_id=asked.user_id,
+            by=call.user.user_id,
+            correlation_id=call.correlation_id,
+        )
     call.door.keys.forget()
+    call.door.wake_publisher()
     made = NewKey(
         key=key, key_id=row.key_id, name=row.name, role=row.role, user_id=row.user_id, created_at=row.created_at
     )
@@ -56,7 +69,8 @@ async def create_key(call: Call[Nothing, KeyRequest]) -> web.Response:
 async def list_keys(call: Call[Nothing, Nothing]) -> web.Response:
     """Answer all keys."""
     async with call.door.pool.acquire() as conn:
-        return json_response(KeyList(tuple(await api_keys.list_keys(conn))))
+        keys = await users.named_keys(conn, call.door.settings_store.sources.roots, await api_keys.list_keys(conn))
+        return json_response(KeyList(tuple(keys)))
 
 
 async def revoke_key(call: Call[Nothing, Nothing]) -> web.Response:
@@ -68,6 +82,7 @@ async def revoke_key(call: Call[Nothing, Nothing]) -> web.Response:
         raise NotFoundError(detail) from None
     async with call.door.pool.acquire() as conn:
         row = await api_keys.revoke(conn, key_id)
+        (row,) = await users.named_keys(conn, call.door.settings_store.sources.roots, [row])
     call.door.keys.forget()
     return json_response(row)
 
@@ -81,6 +96,7 @@ ROUTES: Final = (
         roles=ADMIN,
         body=KeyRequest,
         responses={201: NewKey},
+        problems=(409,),
     ),
     Route(
         method="GET",

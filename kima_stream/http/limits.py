@@ -6,6 +6,7 @@ matter of this module.
 Source: draft-ietf-httpapi-ratelimit-headers-10 (``RateLimit``, ``RateLimit-Policy``).
 """
 
+from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address
 from math import ceil
 from time import time
@@ -62,8 +63,7 @@ class Limits:
     def __init__(self, policies: Policies | None = None) -> None:
         """Start with nobody known."""
         self.policies = policies or Policies()
-        self._storage = MemoryStorage()
-        self._limiter = SlidingWindowCounterRateLimiter(self._storage)
+        self._counted: dict[str, _Counted] = {}
 
     def take(self, policy: Policy, who: str) -> Usage:
         """Count one request of ``who`` and return what is left.
@@ -71,16 +71,37 @@ class Limits:
         Raises:
             RateLimitError: nothing is left.
         """
-        item = _item(policy)
-        is_granted = self._limiter.hit(item, policy.name, self._known(who))
-        usage = self.usage(policy, who)
+        counted = self._counted.setdefault(policy.name, _Counted())
+        is_granted = counted.take(policy, who)
+        usage = counted.usage(policy, who)
         if not is_granted:
             raise RateLimitError(retry_after_seconds=usage.reset_seconds)
         return usage
 
+    def is_counting(self, policy: Policy) -> bool:
+        """Return whether anybody was counted lately, so that something may be used up."""
+        counted = self._counted.get(policy.name)
+        return counted is not None and time() < counted.until
+
+    def is_exhausted(self, policy: Policy, who: Callable[[], str]) -> bool:
+        """Return whether nothing is left; ``who`` is asked for only where anybody was counted lately."""
+        return self.is_counting(policy) and self._counted[policy.name].usage(policy, who()).remaining == 0
+
+
+class _Counted:
+    """The requests that were counted under one policy."""
+
+    def __init__(self) -> None:
+        self._storage = MemoryStorage()
+        self._limiter = SlidingWindowCounterRateLimiter(self._storage)
+        self.until = 0.0  # by then all that was counted has left its window
+
+    def take(self, policy: Policy, who: str) -> bool:
+        self.until = time() + 2 * policy.seconds
+        return self._limiter.hit(_item(policy), self._known(who))
+
     def usage(self, policy: Policy, who: str) -> Usage:
-        """Return what is left for ``who``, counting nothing."""
-        stats = self._limiter.get_window_stats(_item(policy), policy.name, self._known(who))
+        stats = self._limiter.get_window_stats(_item(policy), self._known(who))
         return Usage(policy, stats.remaining, max(1, ceil(stats.reset_time - time())))
 
     def _known(self, who: str) -> str:

@@ -45,7 +45,7 @@ async def follow(call: Call[LiveQuery, Nothing]) -> web.StreamResponse:
         return web.Response(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
     with call.door.feed.reading(which, after) as reader:
         response = EventSourceResponse(ping_interval=PING_SECONDS, send_timeout=SEND_SECONDS)
-        await response.prepare(call.request)
+        await call.begin(response)
         reader.when_cut = lambda: _abort(call.request)
         async with response, aclosing(call.door.feed.chunks(reader)) as chunks:
             await _send(call, response, chunks)

@@ -109,11 +109,16 @@ def _from_refusal(error: KimaStreamError | web.HTTPException) -> Answer | None: 
 
 def response(problem: Problem, headers: Mapping[str, str], *, correlation_id: str = "") -> web.Response:
     """Return ``problem`` as an HTTP response."""
-    return web.Response(
-        body=msgspec.json.encode(msgspec.structs.replace(problem, instance=correlation_id)),
-        status=problem.status,
-        headers={**headers, "Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"},
-    )
+    headers, body = written(problem, headers, correlation_id=correlation_id)
+    return web.Response(body=body, status=problem.status, headers=headers)
+
+
+def written(
+    problem: Problem, headers: Mapping[str, str], *, correlation_id: str = ""
+) -> tuple[Mapping[str, str], bytes]:
+    """Return the headers and the body that say ``problem``."""
+    body = msgspec.json.encode(msgspec.structs.replace(problem, instance=correlation_id))
+    return {**headers, "Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"}, body
 
 
 def _from_aiohttp(error: web.HTTPException) -> Answer:

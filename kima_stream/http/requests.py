@@ -27,6 +27,12 @@ T = TypeVar("T")
 
 async def read(request: web.Request) -> bytes:
     """Return the body, unpacked if it was packed."""
+    content = request.content
+    if content.is_eof() and content.exception() is None:  # it came with the head: there is nothing to wait for
+        raw = content.read_nowait()
+        if len(raw) > MAX_BODY_BYTES:
+            raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, len(raw))
+        return raw
     announced = request.content_length or 0
     if announced > MAX_BODY_BYTES:
         raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, announced)
@@ -43,7 +49,7 @@ async def read(request: web.Request) -> bytes:
 
 def query(request: web.Request, shape: type[S]) -> S:
     """Return the query as ``shape``; an empty value is no value."""
-    given = [(name, value) for name, value in request.query.items() if value]
+    given = [(name, value) for name, value in request.query.items() if value] if request.query_string else []
     for name, value in given:
         if not _is_bounded(name, value):
             raise _invalid(f"Query: a parameter has at most {MAX_VALUE_CHARACTERS} characters, and no NUL.")
@@ -62,7 +68,7 @@ def query(request: web.Request, shape: type[S]) -> S:
 
 def check_path(request: web.Request) -> None:
     """See that the parameters of the path could be the name of anything."""
-    if not _is_bounded(*request.match_info.values()):
+    if request.match_info and not _is_bounded(*request.match_info.values()):
         raise NotFoundError("There is nothing at this address.")
 
 

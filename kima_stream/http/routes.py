@@ -16,6 +16,7 @@ from kima_stream.database import Pool
 from kima_stream.group_commit import GroupCommit
 from kima_stream.http.categories import Categories
 from kima_stream.http.feed import Feed
+from kima_stream.http.protection import protect
 from kima_stream.settings.api_keys import ApiKeys, Principal, Role
 from kima_stream.settings.config import Settings
 from kima_stream.settings.store import SettingsStore
@@ -55,8 +56,7 @@ class Door:
 DOOR: Final = web.AppKey("door", Door)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Call(Generic[Q, B]):
+class Call(msgspec.Struct, Generic[Q, B], frozen=True, kw_only=True):
     """One request, after its key and its parameters were checked.
 
     ``principal`` is None only on routes without roles. ``raw`` is the body as received.
@@ -78,6 +78,11 @@ class Call(Generic[Q, B]):
             message = "this route is open: it has no user"
             raise TypeError(message)
         return self.principal
+
+    async def begin(self, response: web.StreamResponse) -> None:
+        """Begin to send a response that the handler writes piece by piece."""
+        protect(self.request, response)
+        await response.prepare(self.request)
 
     def parameter(self, name: str) -> str:
         """Return the part of the path named ``{name}``."""
@@ -124,9 +129,14 @@ class Route(Generic[Q, B]):
 
 AnyRoute: TypeAlias = Route[Any, Any]  # a table holds routes of all parameter types
 
+ROUTE: Final = web.RequestKey("route", AnyRoute)  # of a request whose address is in the table
+
 ADMIN: Final[frozenset[Role]] = frozenset({"admin"})
 USER: Final[frozenset[Role]] = frozenset({"admin", "user"})
 WEBHOOK: Final[frozenset[Role]] = frozenset({"admin", "webhook"})
+
+
+JSON_HEADERS: Final[Mapping[str, str]] = {"Cache-Control": "no-store", "Content-Type": "application/json"}
 
 
 def json_response(value: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -134,5 +144,5 @@ def json_response(value: object, *, status: int = 200, headers: Mapping[str, str
     return web.Response(
         body=msgspec.json.encode(value),
         status=status,
-        headers={"Cache-Control": "no-store", **(headers or {}), "Content-Type": "application/json"},
+        headers=JSON_HEADERS if headers is None else {**JSON_HEADERS, **headers},
     )

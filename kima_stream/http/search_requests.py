@@ -1,5 +1,6 @@
 """What users ask of a search session, decided in one transaction, so that the answer is final."""
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -12,7 +13,9 @@ from kima_stream.errors import DuplicateEventError, TornAppendError, WrongExpect
 from kima_stream.events import SearchRequested, derived_id, new_event_id
 from kima_stream.http.user_requests import ReusedKeyError
 from kima_stream.projector import Row
-from kima_stream.read_models.search_sessions import PROJECTION, stream_of
+from kima_stream.read_models.search_sessions import FIELD, PROJECTION, stream_of
+from kima_stream.settings import subject_keys
+from kima_stream.settings.subject_keys import PlainText
 from projections.search_session import SECONDS, News, SearchSession, decide
 
 TRIES: Final = 5  # a rival appended in between, or used the same key at once: decide again
@@ -26,31 +29,35 @@ _RIVALRY: Final = (
 
 
 async def start(
-    pool: Pool, query: str, *, user_id: str, correlation_id: str, event_id: UUID | None
+    pool: Pool, query: PlainText, *, user_id: str, correlation_id: str, event_id: UUID | None
 ) -> tuple[Row[SearchSession], bool]:
     """Record a request and return its session, and whether it was there before; ``event_id`` names the request.
 
     Raises:
+        ErasedUserError: the user was erased.
         ReusedKeyError: the id has named another query before.
     """
-    event_id = event_id or new_event_id()
-    session_id = derived_id(event_id, "session")
-    async with pool.acquire() as conn:
-        known = await event_store.read_event(conn, event_id)
-        if known is not None:
-            first = upcasters.decode(known)
-            async with conn.transaction():
-                row = await projector.load(conn, PROJECTION, known.stream)
-            if not isinstance(first, SearchRequested) or (first.query, first.user_id) != (query, user_id):
-                raise ReusedKeyError
-            return row, True
+    return await _again(pool, lambda conn: _start(conn, query, user_id, correlation_id, event_id or new_event_id()))
+
+
+async def _start(
+    conn: Connection, query: PlainText, user_id: str, correlation_id: str, event_id: UUID
+) -> tuple[Row[SearchSession], bool]:
+    # The same query of the same request is sealed to the same bytes: it is compared without being opened.
+    sealed = await subject_keys.seal(conn, user_id, event_id, FIELD, query)
+    known = await event_store.read_event(conn, event_id)
+    if known is not None:
+        first = upcasters.decode(known)
+        if not isinstance(first, SearchRequested) or (first.query, first.user_id) != (sealed, user_id):
+            raise ReusedKeyError
+        return await projector.load(conn, PROJECTION, known.stream), True
     requested = SearchRequested(
-        session_id=session_id,
+        session_id=derived_id(event_id, "session"),
         user_id=user_id,
-        query=query,
+        query=sealed,
         expires_at=datetime.now(UTC) + timedelta(seconds=SECONDS),
     )
-    row, is_new = await take(pool, stream_of(session_id), requested, correlation_id=correlation_id, event_id=event_id)
+    row, is_new = await _take(conn, stream_of(requested.session_id), requested, correlation_id, event_id)
     return row, not is_new
 
 
@@ -58,10 +65,17 @@ async def take(
     pool: Pool, stream: str, news: News, *, correlation_id: str | None, event_id: UUID | None = None
 ) -> tuple[Row[SearchSession], bool]:
     """Append what follows from ``news`` and return the session, and whether anything followed."""
+    return await _again(pool, lambda conn: _take(conn, stream, news, correlation_id, event_id or new_event_id()))
+
+
+async def _again(
+    pool: Pool, work: Callable[[Connection], Awaitable[tuple[Row[SearchSession], bool]]]
+) -> tuple[Row[SearchSession], bool]:
+    """Do ``work`` in a transaction, again when a rival was in the way."""
     for attempt in range(1, TRIES + 1):
         try:
             async with pool.acquire() as conn, conn.transaction():
-                return await _take(conn, stream, news, correlation_id, event_id or new_event_id())
+                return await work(conn)
         except _RIVALRY:
             if attempt == TRIES:
                 raise

@@ -19,6 +19,7 @@ from kima_stream.http.routes import USER, Call, Nothing, Route, json_response
 from kima_stream.projector import Row
 from kima_stream.read_models import search_sessions
 from kima_stream.settings import definitions
+from kima_stream.settings.subject_keys import PlainText, Reader
 from projections.search_session import Download, SearchSession
 
 SHORTEST_QUERY: Final = 3  # characters: peers ignore shorter ones
@@ -74,8 +75,8 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
 
 async def start_search(call: Call[Nothing, NewSearch]) -> web.Response:
     """Record the request; the search is made by whoever owns the account."""
-    query = _query(call.body)
-    settings = call.door.settings_store.current
+    query = PlainText(_query(call.body), call.door.settings_store.sources.roots)
+    settings = await call.door.settings_store.fresh()
     if not settings.is_on(definitions.SOULSEEK_ENABLED):
         raise ConfigurationError(["soulseekEnabled: Soulseek is off; an admin sets soulseekUsername, soulseekPassword"])
     user_id = call.user.user_id
@@ -104,7 +105,9 @@ async def show_search(call: Call[Nothing, Nothing]) -> web.Response:
     etag = f'"{row.version}"'
     if etag in call.request.headers.get("If-None-Match", ""):
         return web.Response(status=304, headers={"ETag": etag})
-    return json_response(_view(row), headers={"ETag": etag})
+    async with call.door.pool.acquire() as conn:
+        reader = await search_sessions.reader(conn, call.door.settings_store.sources.roots, row)
+    return json_response(_view(row, reader), headers={"ETag": etag})
 
 
 async def take_result(call: Call[Nothing, Taken]) -> web.Response:
@@ -140,11 +143,11 @@ def _is_over(session: SearchSession) -> bool:
     return session.status == "expired" or session.expires_at is None or session.expires_at <= datetime.now(UTC)
 
 
-def _view(row: Row[SearchSession]) -> SessionView:
+def _view(row: Row[SearchSession], reader: Reader) -> SessionView:
     session = row.state
     return SessionView(
         id=session.session_id,
-        query=session.query,
+        query=reader.show(search_sessions.FIELD, session.query or None) or "",
         status=session.status,
         reason=session.reason,
         next_step=session.next_step,
@@ -169,6 +172,7 @@ ROUTES: Final = (
         responses={202: Started},
         request_headers=("Idempotency-Key",),
         response_headers=("Location",),
+        problems=(409,),
     ),
     Route(
         method="GET",

@@ -15,7 +15,7 @@ import structlog
 from aiohttp import web
 
 from kima_stream.errors import ConfigurationError
-from kima_stream.http.app import DRAINING
+from kima_stream.http.app import DRAINING, entrance_to, express_to
 from kima_stream.http.connection import (
     HEAD_SECONDS,
     LINGER_SECONDS,
@@ -25,6 +25,7 @@ from kima_stream.http.connection import (
     MAX_LINE_BYTES,
     Runner,
 )
+from kima_stream.http.express import Express
 from kima_stream.http.routes import DOOR
 
 DRAIN_SECONDS: Final = 1.0  # a client with a request on its way on an idle connection is answered within this
@@ -45,8 +46,11 @@ async def serving(
     port: int,
     drain_seconds: float = DRAIN_SECONDS,
     head_seconds: float = HEAD_SECONDS,
+    express: Express | None = None,
 ) -> AsyncIterator[int]:
     """Serve ``app`` and yield the port (the one taken when ``port`` is 0); leaving stops gracefully.
+
+    ``express`` is the short way to its webhooks, unless it is another one.
 
     Raises:
         ConfigurationError: the address cannot be had.
@@ -54,6 +58,8 @@ async def serving(
     _allow_connections()
     runner = Runner(
         app,
+        answer=entrance_to(app),
+        express=express or express_to(app),
         head_seconds=head_seconds,
         access_log=None,
         handle_signals=False,

@@ -18,6 +18,7 @@ from kima_stream.http.routes import ADMIN, AnyRoute, Call, Nothing, Route, json_
 from kima_stream.integrations import connection_checks
 from kima_stream.integrations.connection_checks import Checked
 from kima_stream.read_models import settings
+from kima_stream.read_models.settings import Rotated
 from kima_stream.settings import definitions
 from kima_stream.settings.definitions import DEFINITIONS
 from kima_stream.settings.kinds import Definition
@@ -77,6 +78,28 @@ async def change_settings(call: Call[Nothing, Change]) -> web.Response:
     return _answer(await door.settings_store.refresh())
 
 
+class Rotation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``give_up_lost`` clears the secrets that no root of ours opens; without it they stop the rotation."""
+
+    give_up_lost: bool = False
+
+
+async def rotate_key(call: Call[Nothing, Rotation]) -> web.Response:
+    """Seal every secret with a new data key."""
+    door = call.door
+    async with door.pool.acquire() as conn:
+        rotated = await settings.rotate_key(
+            conn,
+            door.settings_store.sources,
+            by=call.user.user_id,
+            give_up_lost=call.body.give_up_lost,
+            correlation_id=call.correlation_id,
+        )
+    door.wake_publisher()
+    await door.settings_store.refresh()
+    return json_response(rotated)
+
+
 async def try_lidarr(call: Call[Nothing, Change]) -> web.Response:
     """Ask Lidarr for its status."""
     return await _tested(call, connection_checks.lidarr, definitions.LIDARR_URL, definitions.LIDARR_API_KEY)
@@ -116,7 +139,7 @@ async def _tested(
 async def _merged(call: Call[Nothing, Change]) -> tuple[dict[str, object], Snapshot]:
     """Return the values as they would be, and the settings in force."""
     faults: list[str] = []
-    values = definitions.parse(_asked(call), faults)
+    values = settings.read_changes(_asked(call), call.door.settings_store.sources, faults)
     if faults:
         raise ConfigurationError(faults)
     current = await call.door.settings_store.refresh()
@@ -179,6 +202,15 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
         request_headers=("If-Match",),
         response_headers=("ETag",),
         problems=(412,),
+    ),
+    Route(
+        method="POST",
+        path="/api/settings/rotate-key",
+        handler=rotate_key,
+        summary="Seal every secret with a new data key.",
+        roles=ADMIN,
+        body=Rotation,
+        responses={200: Rotated},
     ),
     *(
         Route(

@@ -4,6 +4,7 @@ from typing import Final
 
 from kima_stream.http import (
     audit,
+    connect,
     downloads,
     effects,
     events,
@@ -17,6 +18,7 @@ from kima_stream.http import (
     soulseek,
     submissions,
     trace,
+    users,
     webhooks,
 )
 from kima_stream.http.routes import AnyRoute
@@ -33,8 +35,10 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
     *audit.ROUTES,
     *health.ROUTES,
     *keys.ROUTES,
+    *users.ROUTES,
     *settings.ROUTES,
     *soulseek.ROUTES,
+    *connect.ROUTES,
     *openapi.ROUTES,
     *page.ROUTES,
 )

@@ -36,7 +36,7 @@ class _LidarrStatus(msgspec.Struct, frozen=True, rename="camel"):
 
 class _LastfmAnswer(msgspec.Struct, frozen=True):
     error: int | None = None
-    artists: msgspec.Raw | None = None
+    artists: dict[str, msgspec.Raw] | None = None
 
 
 async def lidarr(url: str, api_key: str) -> Checked:

@@ -94,6 +94,18 @@ class Activity(Reader):
             raise
         return True
 
+    async def remove_download(
+        self, download_id: str, *, blocklist: bool = False, skip_redownload: bool = False
+    ) -> bool:
+        """Remove a download with all its albums, once; False when the queue does not have it (any more).
+
+        Any of its lines stands for it: a second removal would make it fail a second time.
+        """
+        lines = [item for item in await self.queue() if item.download_id == download_id]
+        if not lines:
+            return False
+        return await self.remove_from_queue(lines[0].id, blocklist=blocklist, skip_redownload=skip_redownload)
+
     async def history_since(self, since: datetime, *, event_type: str | None = None) -> tuple[HistoryRow, ...]:
         """Return all that happened since, oldest first, by Lidarr's own clock; keep it some days at most."""
         query: dict[str, str | int] = {"date": _utc(since)}

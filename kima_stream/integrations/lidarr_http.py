@@ -6,8 +6,7 @@
 
 No redirect is followed, since the key would go along. A read is tried a few times within some seconds;
 whatever may have changed something is never sent again from here: who calls asks first what became of it.
-Neither the key nor a stack trace is repeated in an error.
-Source: Lidarr ``src/Lidarr.Http``.
+Neither the key nor a stack trace is repeated in an error. Source: Lidarr ``src/Lidarr.Http``.
 """
 
 import asyncio
@@ -49,7 +48,7 @@ _MAY_HEAL: Final = frozenset({408, 425, 429})
 _REFUSED: Final = frozenset({401, 403})
 _ALREADY_ADDED: Final = frozenset({"ArtistExistsValidator", "AlbumExistsValidator"})
 _URL: Final = re.compile(r"(https?://)(?:[^\s/?#@]*@)?([^\s/?#\]\"']*)[^\s\]\"']*", re.IGNORECASE)
-_KEYISH: Final = re.compile(r"((?:api_?key|token|passw\w*|secret)\W{1,3})[^\s&\]\"',}]+", re.IGNORECASE)
+_KEYISH: Final = re.compile(r"((?:api[_-]?key|token|passw\w*|secret)\W{1,3})[^\s&\]\"',}]+", re.IGNORECASE)
 _FAULTS: Final = msgspec.json.Decoder(tuple[Fault, ...])
 _ERROR: Final = msgspec.json.Decoder(ErrorBody)
 log = structlog.get_logger(__name__)
@@ -80,6 +79,14 @@ class LidarrError(IntegrationError):
         )
 
 
+class LidarrTimeoutError(LidarrError):
+    """No answer in time: not worth another wait of the same length right now."""
+
+    def __init__(self, seconds: float) -> None:
+        """Say how long it was waited for."""
+        super().__init__(f"no answer within {seconds:.0f} s", retryable=True)
+
+
 @asynccontextmanager
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
     """Open the connections to Lidarr, at most MAX_CONNECTIONS; one session serves a whole process."""
@@ -103,7 +110,7 @@ class Transport:
         """Take the address with its URL base; nothing is asked yet."""
         self.base_url = base_url.rstrip("/")
         self.ahead_seconds = 0.0
-        self.before_change: Callable[[], None] = lambda: None  # may raise: who lost the right to change anything
+        self.before_change: Callable[[], None] = lambda: None  # raises for who lost the right to change anything
         self._api_key = api_key
         self._session = opened
         self._now = now
@@ -143,9 +150,9 @@ class Transport:
             async with asyncio.timeout(seconds):
                 answer, content = await self._send(method, path.format(id=number), query, body)
             status = str(answer.status)
-        except TimeoutError:
+        except TimeoutError as error:
             status = "timeout"
-            raise LidarrError(f"no answer within {seconds:.0f} s", retryable=True) from None
+            raise LidarrTimeoutError(CONNECT_SECONDS if isinstance(error, aiohttp.ClientError) else seconds) from None
         except LidarrError as error:
             status = str(error.status)
             raise
@@ -156,8 +163,8 @@ class Transport:
             metrics.lidarr_api_calls.labels(endpoint=path, status=status).inc()
             metrics.lidarr_api_seconds.labels(endpoint=path).observe(took)
             log.debug("lidarr_called", method=method, endpoint=path, status=status, seconds=round(took, 3))
-        self._set_clock(answer.headers)
         self._check(answer, content)
+        self._set_clock(answer.headers)
         return content
 
     async def _send(
@@ -235,9 +242,7 @@ class Transport:
     def _clean(self, text: str) -> str:
         """Return text of Lidarr's without our key and others', without addresses beyond the host, on one line."""
         text = text.replace(self._api_key, "***") if self._api_key else text
-        text = _URL.sub(
-            lambda found: found[1] + re.split(r"[/?#]", found[0][len(found[1]) :])[0].rpartition("@")[2], text
-        )
+        text = _URL.sub(r"\1\2", text)
         text = _KEYISH.sub(r"\1***", "".join(letter if letter.isprintable() else " " for letter in text))
         return " ".join(text.split())[:MAX_SAID]
 
@@ -257,7 +262,7 @@ def _pairs(query: Query) -> list[tuple[str, str]]:
 
 def _pause(error: Exception) -> bool | float:
     """Return whether to try a read again, or how long to wait before it."""
-    if not isinstance(error, LidarrError) or not error.retryable:
+    if not isinstance(error, LidarrError) or isinstance(error, LidarrTimeoutError) or not error.retryable:
         return False
     if error.retry_after_seconds is None:
         return True

@@ -31,8 +31,12 @@ class Searched(msgspec.Struct, frozen=True, kw_only=True):
     found: int | None
 
 
-async def search_album(lidarr: Lidarr, album_id: int, since: datetime, *, pause: Pause = asyncio.sleep) -> Searched:
+async def search_album(
+    lidarr: Lidarr, album_id: int, since: datetime | None, *, pause: Pause = asyncio.sleep
+) -> Searched:
     """Return what a search for the album found; one is begun if none was since ``since``, a time of our clock.
+
+    Without it one is begun in any case; Lidarr itself joins one that waits or runs already.
 
     Raises:
         ConfigurationError: key or address are wrong.
@@ -42,9 +46,11 @@ async def search_album(lidarr: Lidarr, album_id: int, since: datetime, *, pause:
     album = await lidarr.album(album_id)
     if album is None:
         raise NotFoundAtLidarrError(f"album {album_id} is not in the library any more")
-    command = await _search_since(lidarr, album_id, since)
-    if command is None and album.last_search_time is not None and album.last_search_time >= _theirs(lidarr, since):
-        return Searched(found=await _found(lidarr, album_id, None))
+    command = None
+    if since is not None:
+        command = await _search_since(lidarr, album_id, since)
+        if command is None and album.last_search_time is not None and album.last_search_time >= _theirs(lidarr, since):
+            return Searched(found=await _found(lidarr, album_id, None))
     if command is None:
         command = await lidarr.start(SEARCH, albumIds=[album_id])
     ended = await _followed(lidarr, command, pause)

@@ -235,13 +235,6 @@ class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True, rename="camel"
     records: tuple[T, ...] = ()
 
 
-class KeyValue(msgspec.Struct, frozen=True, kw_only=True):
-    """A header that a webhook carries."""
-
-    key: str = ""
-    value: str = ""
-
-
 class NotificationField(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """One input of a notification's form; ``value`` is of the field's own type."""
 
@@ -271,8 +264,8 @@ class Notification(Resource, frozen=True, kw_only=True, rename="camel"):
     def headers(self) -> dict[str, str]:
         """Return the headers of a webhook; Lidarr shows their values to all who ask."""
         found = self.field("headers")
-        pairs = msgspec.convert(found, list[KeyValue]) if isinstance(found, list) else []
-        return {pair.key: pair.value for pair in pairs}
+        pairs = [pair for pair in found if isinstance(pair, dict)] if isinstance(found, list) else []
+        return {str(pair.get("key") or ""): str(pair.get("value") or "") for pair in pairs}
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -18,7 +18,7 @@ from uuid import UUID
 import msgspec
 
 from kima_stream.integrations.lidarr_objects import Album, Artist, Release, RenamedTrackFile, Track, TrackFile
-from kima_stream.integrations.received import Received, checked_object
+from kima_stream.integrations.received import Received, understood
 from kima_stream.metrics import OTHER
 
 SOURCE: Final = "lidarr"  # also the category of its streams
@@ -196,10 +196,8 @@ def receive(body: bytes) -> Received:
     Raises:
         MalformedBodyError: it is no JSON object that can be kept.
     """
-    text = checked_object(body)
-    try:
-        webhook = decode(body)
-    except msgspec.ValidationError:
+    text, webhook = understood(body, decode)
+    if webhook is None:
         return Received(source=SOURCE, type=UNKNOWN, label=OTHER, data=text, name=_download_id(body))
     name = getattr(webhook, "download_id", None) or None
     return Received(

@@ -5,17 +5,20 @@ one bad webhook can never fail a commit that it shares with others.
 """
 
 import re
+from collections.abc import Callable
 from hashlib import sha256
-from typing import Final
-from uuid import UUID, uuid5
+from typing import Final, TypeVar
+from uuid import UUID
 
 import msgspec
 
 from kima_stream.errors import UserFacingError
-from kima_stream.events import NewEvent, new_event_id
+from kima_stream.events import NewEvent, derived_id, new_event_id
 
 MAX_DEPTH: Final = 128  # arrays and objects within each other; readers in other languages stop near there
 MAX_NAME_BYTES: Final = 400  # of the sender's own id in a stream name; the table takes 512 for the whole name
+
+T = TypeVar("T")
 
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
@@ -58,7 +61,7 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
             return self.event_id
         if self.key is None:
             return new_event_id()
-        return uuid5(namespace, msgspec.json.encode([self.type, *self.key, round]).decode())
+        return derived_id(namespace, msgspec.json.encode([self.type, *self.key, round]))
 
     def new_event(self, event_id: UUID, *, metadata: str, correlation_id: str | None) -> NewEvent:
         """Return the fact ready to append: the body byte for byte, and what we know about its way."""
@@ -85,12 +88,34 @@ def stream_name(category: str, name: str | None, event_id: UUID) -> str:
     return f"{category}-{name}"
 
 
+def understood(body: bytes, decode: Callable[[bytes], T]) -> tuple[str, T | None]:
+    """Return ``body`` as text, unchanged, and as what ``decode`` makes of it, None if it does not fit.
+
+    ``decode`` reads all of the body as msgspec does, so that what it takes is one JSON object that can be kept.
+
+    Raises:
+        MalformedBodyError: invalid UTF-8, nested too deep, not JSON, or not an object.
+    """
+    text = _checked_text(body)
+    try:
+        return text, decode(body)
+    except msgspec.DecodeError:
+        _check_object(body)
+        return text, None
+
+
 def checked_object(body: bytes) -> str:
     """Return ``body`` as text, unchanged, once it is known to be one JSON object that can be kept.
 
     Raises:
         MalformedBodyError: invalid UTF-8, nested too deep, not JSON, or not an object.
     """
+    text = _checked_text(body)
+    _check_object(body)
+    return text
+
+
+def _checked_text(body: bytes) -> str:
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
@@ -99,6 +124,10 @@ def checked_object(body: bytes) -> str:
     if is_too_deep(body):
         detail = f"The body nests arrays and objects deeper than {MAX_DEPTH}."
         raise MalformedBodyError(detail)
+    return text
+
+
+def _check_object(body: bytes) -> None:
     try:
         _OBJECT.decode(body)
     except msgspec.ValidationError:
@@ -107,7 +136,6 @@ def checked_object(body: bytes) -> str:
     except msgspec.DecodeError as error:
         detail = f"The body is not JSON: {error}."
         raise MalformedBodyError(detail) from None
-    return text
 
 
 def is_too_deep(body: bytes) -> bool:

@@ -12,7 +12,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from kima_stream.integrations.received import Received, checked_object
+from kima_stream.integrations.received import Received, understood
 from kima_stream.metrics import OTHER
 
 SOURCE: Final = "slskd"
@@ -77,10 +77,8 @@ def receive(body: bytes) -> Received:
     Raises:
         MalformedBodyError: it is no JSON object that can be kept.
     """
-    text = checked_object(body)
-    try:
-        webhook = decode(body)
-    except msgspec.ValidationError:
+    text, webhook = understood(body, decode)
+    if webhook is None:
         return Received(source=SOURCE, type=UNKNOWN, label=OTHER, data=text)
     is_known = webhook.type in TYPES
     transfer = webhook.transfer

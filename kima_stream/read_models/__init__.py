@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from kima_stream.projector import Projection
-from kima_stream.read_models import download_jobs, notifications, search_sessions, settings
+from kima_stream.read_models import download_jobs, notifications, search_sessions, settings, users
 
 # Any: each projection has a state of its own.
 PROJECTIONS: Final[Mapping[str, Projection[Any]]] = MappingProxyType(
@@ -16,6 +16,7 @@ PROJECTIONS: Final[Mapping[str, Projection[Any]]] = MappingProxyType(
             notifications.PROJECTION,
             search_sessions.PROJECTION,
             settings.PROJECTION,
+            users.PROJECTION,
         )
     }
 )

@@ -8,13 +8,18 @@ from uuid import UUID
 import msgspec
 
 from kima_stream.cache import Copies
-from kima_stream.database import Connection
+from kima_stream.database import Connection, Pool
 from kima_stream.projector import Projection, Row
 from kima_stream.read_models.table import Table
+from kima_stream.settings import subject_keys
+from kima_stream.settings.seals import ERASED, UNREADABLE
+from kima_stream.settings.secrets import Roots
+from kima_stream.settings.subject_keys import Reader
 from projections import search_session
 from projections.search_session import SearchSession
 
 CATEGORY: Final = "search_session"
+FIELD: Final = "query"  # as which queries are sealed
 TABLE: Final = Table("search_sessions", SearchSession, columns=("session_id", "user_id", "status", "expires_at"))
 PROJECTION: Final = Projection(
     name="search_sessions",
@@ -40,6 +45,21 @@ def stream_of(session_id: UUID) -> str:
 async def get(conn: Connection, session_id: UUID) -> Row[SearchSession] | None:
     """Return the session of this id, or None."""
     return await TABLE.find(conn, stream_of(session_id))
+
+
+async def query_of(pool: Pool, roots: Roots, stream: str) -> str | None:
+    """Return what is searched for in a session, opened; None when it is over, or nobody can open it any more."""
+    async with pool.acquire() as conn:
+        row = await TABLE.find(conn, stream)
+        if row is None or row.state.status != "running":
+            return None
+        query = (await reader(conn, roots, row)).show(FIELD, row.state.query)
+    return None if query in {ERASED, UNREADABLE} else query
+
+
+async def reader(conn: Connection, roots: Roots, row: Row[SearchSession]) -> Reader:
+    """Return what opens the query of a session, with ``show(FIELD, row.state.query)``."""
+    return await subject_keys.reader(conn, roots, [row.state.query])
 
 
 _VERSION: Final = "SELECT version FROM search_sessions WHERE stream = $1 AND version >= 0"

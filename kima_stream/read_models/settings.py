@@ -4,7 +4,7 @@ A change locks the row, so changes and rotations come one after the other; it is
 folded in the caller's transaction, and every process sees it by the row's version.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -16,8 +16,9 @@ from kima_stream.errors import ConfigurationError, SealError, WrongExpectedVersi
 from kima_stream.events import Event, SettingsChanged, SettingsKeyRotated, SettingValue, new_event
 from kima_stream.projector import Projection, Row
 from kima_stream.read_models.table import Table
-from kima_stream.settings import definitions, keyring, store
+from kima_stream.settings import definitions, keyring, original, store, subject_keys
 from kima_stream.settings.definitions import DEFINITIONS
+from kima_stream.settings.secrets import Keyring
 from kima_stream.settings.store import STREAM, Snapshot, Sources, sealed_name
 from projections import settings
 from projections.settings import Settings
@@ -26,6 +27,14 @@ TABLE: Final = Table("settings", Settings, columns=("key_id",))
 PROJECTION: Final = Projection(
     name="settings", category="settings", initial=settings.INITIAL, apply=settings.apply, read_model=TABLE
 )
+
+
+class Rotated(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rotation did: the new data key, and the secrets sealed with it or given up, by their keys."""
+
+    key_id: str
+    resealed: tuple[str, ...]
+    given_up: tuple[str, ...]
 
 
 async def change(
@@ -52,7 +61,7 @@ async def change(
         WrongExpectedVersionError: somebody else was faster.
     """
     faults: list[str] = []
-    asked = definitions.parse(changes, faults)
+    asked = read_changes(changes, sources, faults)
     async with conn.transaction():
         row = await projector.load(conn, PROJECTION, STREAM)
         if expected_version not in {None, row.version}:
@@ -67,9 +76,27 @@ async def change(
             raise ConfigurationError(faults)
         if touched:
             fact = await _changed(conn, sources, touched, by)
-            row = await _append(conn, row, fact, correlation_id)
+            row = await _append(conn, row, [fact], correlation_id)
             ring = await keyring.load(conn, sources.roots)
         return store.snapshot(row.version, row.state.values, ring, sources.environment)
+
+
+def read_changes(changes: Mapping[str, object], sources: Sources, faults: list[str]) -> dict[str, object]:
+    """Return the values of ``changes`` that fit, and in ``faults`` why the others do not.
+
+    A secret may be as the original sealed it: it is opened here.
+    """
+    values = definitions.parse(changes, faults)
+    for key, value in list(values.items()):
+        if DEFINITIONS[key].is_secret and isinstance(value, str):
+            try:
+                plain = original.opened(key, value, sources.original_key)
+                values[key] = value if plain == value else DEFINITIONS[key].from_json(plain)
+            except SealError as error:
+                faults.append(f"{key}: {error.reason}")
+            except ValueError as error:
+                faults.append(f"{key}: {error}")
+    return values
 
 
 def merge(before: Snapshot, values: Mapping[str, object], sources: Sources) -> dict[str, object]:
@@ -109,29 +136,53 @@ async def _changed(conn: Connection, sources: Sources, touched: Mapping[str, obj
     return SettingsChanged(changes=changes)
 
 
-async def rotate_key(conn: Connection, sources: Sources, *, by: str) -> str:
-    """Make a new data key, seal every secret with it and return its id; all in one transaction.
+async def rotate_key(
+    conn: Connection, sources: Sources, *, by: str, give_up_lost: bool = False, correlation_id: str | None = None
+) -> Rotated:
+    """Make a new data key and seal every secret with it; all in one transaction.
 
     Data keys that hang on the previous root are wrapped by the one in force, so that one can be given up.
+    ``give_up_lost`` clears the secrets that cannot be opened, as when their root was lost.
+    The keys of persons are wrapped with the new data key; what they sealed stays as it is.
 
     Raises:
-        SealError: a secret cannot be opened; it is named, and nothing was changed.
-        ConfigurationError: a root is missing.
+        ConfigurationError: a root is missing, or secrets cannot be opened: all are named, nothing was changed.
     """
     async with conn.transaction():
         row = await projector.load(conn, PROJECTION, STREAM)
-        await keyring.rewrap(conn, sources.roots)
+        try:
+            await keyring.rewrap(conn, sources.roots, give_up_lost=give_up_lost)
+        except SealError as error:
+            raise ConfigurationError([str(error)]) from None
         ring = await keyring.add(conn, sources.roots)
-        if ring.current is None:
-            raise SealError("secret_keys", "the new key is not there")
-        sealed = {
-            key: ring.seal(sealed_name(key), ring.open(sealed_name(key), stored.sealed))
-            for key, stored in row.state.values.items()
-            if stored.sealed is not None
-        }
-        await _append(conn, row, SettingsKeyRotated(key_id=ring.current, sealed=sealed, changed_by=by), None)
-        return ring.current
+        faults: dict[str, str] = {}
+        sealed = _resealed(row.state, ring, faults)
+        if faults and not give_up_lost:
+            raise ConfigurationError([f"{key}: cannot be opened: {why}; set it again" for key, why in faults.items()])
+        await subject_keys.rewrap(conn, ring)
+        facts: list[Event] = [SettingsKeyRotated(key_id=ring.current or "", sealed=sealed, changed_by=by)]
+        if faults:
+            cleared = SettingValue(changed_by=by, changed_at=datetime.now(UTC))
+            facts.append(SettingsChanged(changes=dict.fromkeys(faults, cleared)))
+        await _append(conn, row, facts, correlation_id)
+        return Rotated(key_id=ring.current or "", resealed=tuple(sealed), given_up=tuple(faults))
 
 
-async def _append(conn: Connection, row: Row[Settings], fact: Event, correlation_id: str | None) -> Row[Settings]:
-    return await projector.decide(conn, PROJECTION, row, [new_event(fact, correlation_id=correlation_id)])
+def _resealed(state: Settings, ring: Keyring, faults: dict[str, str]) -> dict[str, str]:
+    """Return every secret sealed with the newest key, and in ``faults`` why some cannot be opened."""
+    sealed: dict[str, str] = {}
+    for key, stored in state.values.items():
+        if stored.sealed is not None:
+            try:
+                sealed[key] = ring.seal(sealed_name(key), ring.open(sealed_name(key), stored.sealed))
+            except SealError as error:
+                faults[key] = error.reason
+    return sealed
+
+
+async def _append(
+    conn: Connection, row: Row[Settings], facts: Sequence[Event], correlation_id: str | None
+) -> Row[Settings]:
+    return await projector.decide(
+        conn, PROJECTION, row, [new_event(fact, correlation_id=correlation_id) for fact in facts]
+    )

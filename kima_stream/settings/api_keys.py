@@ -15,7 +15,7 @@ from hmac import compare_digest
 from pathlib import Path
 from time import monotonic
 from typing import Final, Literal, TypeAlias
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import msgspec
@@ -32,7 +32,9 @@ PREFIX: Final = "kima_"
 KEY_BYTES: Final = 32
 KEY_FILE: Final = "api_key"  # in the data directory, mode 0600: the first admin key, when none was given
 MAX_AGE_SECONDS: Final = 1.0  # a revoke is effective within this
+RENEW_SECONDS: Final = 0.5  # who is in use is read again before anybody has to wait for it
 MISS_AGE_SECONDS: Final = 0.05  # a key that is not known yet may be new: look again, but not at any rate
+MAX_FOUND: Final = 1_000  # senders of a second that are known without looking at all keys again
 USED_EVERY_SECONDS: Final = 60.0  # how often last_used_at is written at most
 _MADE: Final = re.compile(rb"kima_[0-9a-f]{64}")
 
@@ -68,10 +70,21 @@ _INSERT_KEY: Final = """
 """
 
 
-async def create(conn: Connection, *, name: str, role: Role, user_id: str | None = None) -> tuple[str, ApiKey]:
-    """Create a key and return it, this once, with its row; ``user_id`` is the name unless given."""
+async def create(
+    conn: Connection, *, name: str, role: Role, user_id: str | None = None, key_id: UUID | None = None
+) -> tuple[str, ApiKey]:
+    """Create a key and return it, this once, with its row.
+
+    Args:
+        conn: joins the caller's transaction if one is open.
+        name: as it is kept: that of a person comes sealed.
+        role: what the key may do.
+        user_id: whose it is; a fresh opaque id unless given.
+        key_id: of the row, a fresh one unless given.
+    """
     key = new_key()
-    row = await conn.fetchrow(_INSERT_KEY, new_event_id(), name, role, user_id or name, _hash(key.encode()))
+    owner = user_id or new_user_id()
+    row = await conn.fetchrow(_INSERT_KEY, key_id or new_event_id(), name, role, owner, _hash(key.encode()))
     if row is None:
         message = "a random key came twice"
         raise RuntimeError(message)
@@ -105,6 +118,40 @@ async def revoke(conn: Connection, key_id: UUID) -> ApiKey:
         detail = f"There is no key {key_id}."
         raise NotFoundError(detail)
     return _api_key(row)
+
+
+_ROLE_OF: Final = "SELECT role FROM api_keys WHERE key_hash = $1 AND revoked_at IS NULL"
+
+
+async def role_of(conn: Connection, key: str) -> Role | None:
+    """Return what a key may do; None for one that opens nothing."""
+    found: Role | None = await conn.fetchval(_ROLE_OF, _hash(key.encode()))
+    return found
+
+
+_LOCK_ADMINS: Final = """
+    SELECT user_id FROM api_keys WHERE role = 'admin' AND revoked_at IS NULL ORDER BY key_id FOR UPDATE
+"""
+
+
+async def lock_admins(conn: Connection, user_id: str) -> bool:
+    """Return whether the user is an admin; until the transaction ends, nobody else asks this of anybody."""
+    return any(row["user_id"] == user_id for row in await conn.fetch(_LOCK_ADMINS))
+
+
+_BLANK_KEYS: Final = """
+      WITH before AS (SELECT key_id, revoked_at FROM api_keys WHERE user_id = $1 ORDER BY key_id FOR UPDATE)
+    UPDATE api_keys AS k
+       SET name = '', last_used_at = NULL, revoked_at = coalesce(k.revoked_at, clock_timestamp())
+      FROM before AS b
+     WHERE k.key_id = b.key_id
+    RETURNING b.revoked_at IS NULL AS was_in_force
+"""
+
+
+async def blank(conn: Connection, user_id: str) -> int:
+    """Revoke every key of a user and forget its name and use; return how many were in force."""
+    return sum(row["was_in_force"] for row in await conn.fetch(_BLANK_KEYS, user_id))
 
 
 _HAS_ADMIN: Final = "SELECT EXISTS (SELECT FROM api_keys WHERE role = 'admin' AND revoked_at IS NULL)"
@@ -141,13 +188,20 @@ def new_key() -> str:
     return PREFIX + secrets.token_hex(KEY_BYTES)
 
 
+def new_user_id() -> str:
+    """Return an id for somebody new, which says nothing about them."""
+    return str(uuid4())
+
+
 def is_made(candidate: bytes) -> bool:
     """Return whether ``candidate`` has the form of ``new_key``: then nobody thought it up, nor can guess it."""
     return _MADE.fullmatch(candidate) is not None
 
 
 _ACTIVE_KEYS: Final = "SELECT key_id, name, role, user_id, key_hash FROM api_keys WHERE revoked_at IS NULL"
-_SET_USED: Final = "UPDATE api_keys SET last_used_at = clock_timestamp() WHERE key_id = ANY($1::uuid[])"
+_SET_USED: Final = """
+    UPDATE api_keys SET last_used_at = clock_timestamp() WHERE key_id = ANY($1::uuid[]) AND revoked_at IS NULL
+"""
 
 
 class ApiKeys:
@@ -158,6 +212,7 @@ class ApiKeys:
         self._pool = pool
         self._clock = clock
         self._keys: dict[bytes, Principal] = {}
+        self._found: dict[tuple[bytes, ...], tuple[Principal, ...]] = {}  # among _keys
         self._read_at = float("-inf")
         self._forgotten_at = float("-inf")
         self._reading: asyncio.Task[None] | None = None
@@ -169,14 +224,19 @@ class ApiKeys:
         Raises:
             OSError, asyncpg.PostgresError: the keys are too old and Postgres is away: answer 503.
         """
-        hashes = [_hash(candidate) for candidate in candidates]
+        asked = tuple(candidates)
         await self._refresh(MAX_AGE_SECONDS)
-        found = self._find(hashes)
-        if hashes and not found:
+        found = self._find(asked)
+        if asked and not found:
             await self._refresh(MISS_AGE_SECONDS)
-            found = self._find(hashes)
-        self._used.update(principal.key_id for principal in found)
+            found = self._find(asked)
         return found
+
+    def known(self, candidates: tuple[bytes, ...]) -> tuple[Principal, ...]:
+        """Return what ``verify`` would, as far as that needs no waiting; strangers may have to be looked up again."""
+        if self._read_at < self._needed(RENEW_SECONDS):
+            _ = self._begin_reading()  # not awaited: what is known still holds
+        return self._find(candidates) if self._read_at >= self._needed(MAX_AGE_SECONDS) else ()
 
     def forget(self) -> None:
         """Read the table again before the next answer: a key was made or revoked here."""
@@ -197,20 +257,36 @@ class ApiKeys:
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 log.warning("key_use_not_written", error_type=type(error).__name__)
 
-    def _find(self, hashes: list[bytes]) -> tuple[Principal, ...]:
-        # Every known key is compared, in constant time: how long it takes says nothing about any of them.
-        return tuple(
-            principal for asked in hashes for known, principal in self._keys.items() if compare_digest(asked, known)
-        )
+    def _find(self, candidates: tuple[bytes, ...]) -> tuple[Principal, ...]:
+        found = self._found.get(candidates)
+        if found is None:
+            # Every known key is compared, in constant time: how long it takes says nothing about any of them.
+            found = tuple(
+                principal
+                for asked in map(_hash, candidates)
+                for known, principal in self._keys.items()
+                if compare_digest(asked, known)
+            )
+            self._used.update(principal.key_id for principal in found)
+            if found and len(self._found) < MAX_FOUND:
+                self._found[candidates] = found
+        return found
 
     async def _refresh(self, max_age_seconds: float) -> None:
         """Return once the keys are those of a read that began at most ``max_age_seconds`` before this call."""
-        needed = max(self._clock() - max_age_seconds, self._forgotten_at)
+        needed = self._needed(max_age_seconds)
         while self._read_at < needed:
-            if self._reading is None or self._reading.done():
-                self._reading = asyncio.create_task(self._read())
             # Shielded: one caller that gives up must not fail those who wait with it.
-            await asyncio.shield(self._reading)
+            await asyncio.shield(self._begin_reading())
+
+    def _needed(self, max_age_seconds: float) -> float:
+        return max(self._clock() - max_age_seconds, self._forgotten_at)
+
+    def _begin_reading(self) -> "asyncio.Task[None]":
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read())
+            self._reading.add_done_callback(_heed)
+        return self._reading
 
     async def _read(self) -> None:
         began = self._clock()
@@ -219,7 +295,14 @@ class ApiKeys:
             row["key_hash"]: Principal(key_id=row["key_id"], name=row["name"], role=row["role"], user_id=row["user_id"])
             for row in rows
         }
+        self._found = {}
         self._read_at = began
+
+
+def _heed(reading: "asyncio.Task[None]") -> None:
+    """Take note of a failure that nobody waited for: whoever needs the keys reads them again."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 def _hash(key: bytes) -> bytes:

@@ -14,8 +14,9 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from kima_stream.errors import ConfigurationError
-from kima_stream.settings.definitions import DEFINITIONS
+from kima_stream.errors import ConfigurationError, SealError
+from kima_stream.settings import original
+from kima_stream.settings.definitions import DEFINITIONS, AnyDefinition
 from kima_stream.settings.secrets import weakness
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
@@ -37,6 +38,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     api_key: str | None = None
     secret_key: str | None = None
     secret_key_previous: str | None = None
+    original_key: str | None = None
     metrics_port: Port = 0
     metrics_keyed: bool = False
     redis_max_entries: Annotated[int, msgspec.Meta(ge=100)] = 20_000
@@ -52,11 +54,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return f"Settings({', '.join(names)})"
 
 
-SECRETS: Final = ("database_url", "redis_url", "api_key", "secret_key", "secret_key_previous")
+SECRETS: Final = ("database_url", "redis_url", "api_key", "secret_key", "secret_key_previous", "original_key")
 ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "database_url": ("DATABASE_URL",),
     "redis_url": ("REDIS_URL",),
     "secret_key": ("SETTINGS_ENCRYPTION_KEY",),
+    "original_key": ("SETTINGS_ENCRYPTION_KEY", "ENCRYPTION_KEY"),  # it only opens: a weak one will do
 }
 MIN_KEY_CHARACTERS: Final = 16
 _WORDS: Final = {"yes": "true", "on": "true", "no": "false", "off": "false"}
@@ -83,7 +86,7 @@ def load(environ: Mapping[str, str]) -> Settings:
             values[field.name] = _convert(field.name, text, field.type)
         except ValueError as error:  # msgspec's ValidationError is one
             faults.append(f"{name}: {error}")
-    environment = _environment(environ, faults)
+    environment = _environment(environ, values.get("original_key"), faults)
     if faults:
         raise ConfigurationError(faults)
     return msgspec.structs.replace(msgspec.convert(values, Settings), environment=environment)
@@ -92,20 +95,32 @@ def load(environ: Mapping[str, str]) -> Settings:
 def secrets(settings: Settings) -> frozenset[str]:
     """Return what must never be in a log, passwords within URLs too."""
     found = {value for name in SECRETS if (value := getattr(settings, name))}
+    for key, value in settings.environment.items():
+        if DEFINITIONS[key].is_secret:
+            found |= set(value) if isinstance(value, tuple) else {str(value)}
     return frozenset(found | {unquote(urlsplit(value).password or "") for value in found if "://" in value} - {""})
 
 
-def _environment(environ: Mapping[str, str], faults: list[str]) -> Mapping[str, object]:
+def _environment(environ: Mapping[str, str], original_key: object, faults: list[str]) -> Mapping[str, object]:
     """Return the values of ``definitions`` that the environment gives, by key."""
     values: dict[str, object] = {}
     for definition in DEFINITIONS.values():
         name, text = _find(definition.environment, environ, faults)
         if text is not None:
             try:
-                values[definition.key] = definition.from_text(text)
+                values[definition.key] = _value(definition, name, text, original_key)
+            except SealError as error:
+                faults.append(f"{name}: {error.reason}")
             except ValueError as error:
                 faults.append(f"{name}: {error}")
     return values
+
+
+def _value(definition: AnyDefinition, name: str, text: str, original_key: object) -> object:
+    """Return what ``text`` says; a secret may still be as the original sealed it."""
+    if definition.is_secret:
+        text = original.opened(name, text, original_key if isinstance(original_key, str) else None)
+    return definition.from_text(text)
 
 
 def _find(names: Sequence[str], environ: Mapping[str, str], faults: list[str]) -> tuple[str, str | None]:

@@ -126,7 +126,7 @@ DISCOVERY_BATCH_RETENTION_DAYS: Final = _bound(
     "discoveryBatchRetentionDays", 60, _Days, "Ended discovery batches are kept so long."
 )
 LIBRARY_SCAN_URL: Final[Definition[str | None]] = Definition(
-    key="libraryScanUrl", default=None, type=str, is_secret=True, check=kinds.http_url,
+    key="libraryScanUrl", default=None, type=str, is_secret=True, check=kinds.call_url,
     doc="Address that is posted to when Soulseek brought an album, e.g. the music server's scan; it may hold a key.",
 )  # fmt: skip
 NOTIFICATION_URLS: Final[Definition[tuple[str, ...]]] = Definition(

@@ -58,8 +58,10 @@ _SELECT_OTHERS: Final = (
 _SET_WRAPPED: Final = "UPDATE secret_keys SET root_id = $2, wrapped = $3 WHERE key_id = $1"
 
 
-async def rewrap(conn: Connection, roots: Roots) -> int:
+async def rewrap(conn: Connection, roots: Roots, *, give_up_lost: bool = False) -> int:
     """Wrap every data key with the root in force; return how many hung on another.
+
+    ``give_up_lost`` leaves alone what no root of ours opens.
 
     Raises:
         ConfigurationError: one hangs on a root that is not given.
@@ -67,9 +69,10 @@ async def rewrap(conn: Connection, roots: Roots) -> int:
     """
     root, known = roots.primary(), roots.known()
     rows = await conn.fetch(_SELECT_OTHERS, root.id)
-    if any(row["root_id"] not in known for row in rows):
+    ours = [row for row in rows if row["root_id"] in known]
+    if len(ours) < len(rows) and not give_up_lost:
         raise ConfigurationError([WRONG_ROOT])
-    for row in rows:
+    for row in ours:
         key = known[row["root_id"]].unwrap(row["key_id"], row["wrapped"])
         await conn.execute(_SET_WRAPPED, row["key_id"], root.id, root.wrap(row["key_id"], key))
-    return len(rows)
+    return len(ours)

@@ -81,14 +81,15 @@ class Definition(Generic[T]):
         Raises:
             ValueError: as above.
         """
-        value: object = text
+        return self.from_json(self.json_of(text))
+
+    def json_of(self, text: str) -> Json:
+        """Return the JSON that ``text`` means, whether or not it fits."""
         if self.type is bool:
-            value = _WORDS.get(text.strip().lower(), text)
-        elif _base(self.type) is int:
-            value = int(text) if re.fullmatch(r"-?[0-9]{1,18}", text.strip()) else text
-        elif self.type == list[str]:
-            value = text.split()
-        return self.from_json(value)
+            return _WORDS.get(text.strip().lower(), text)
+        if _base(self.type) is int:
+            return int(text) if re.fullmatch(r"-?[0-9]{1,18}", text.strip()) else text
+        return text.split() if self.type == list[str] else text
 
     def to_json(self, value: T) -> Json:
         """Return a value as JSON has it."""
@@ -145,6 +146,11 @@ def http_urls(values: list[str]) -> list[str]:
         if not re.fullmatch(r"https?://\S+", value):
             raise ValueError("expected URLs that begin with http:// or https://")
     return values
+
+
+def call_url(value: str) -> str:
+    """Check one address to call, with whatever it needs to let us in."""
+    return http_urls([value.strip()])[0]
 
 
 def host(value: str) -> str:

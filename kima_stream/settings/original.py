@@ -26,6 +26,19 @@ def is_sealed(text: str) -> bool:
     return _SEALED.fullmatch(text) is not None
 
 
+def opened(name: str, text: str, passphrase: str | None) -> str:
+    """Return ``text``, opened when it has the form of what the original sealed.
+
+    Raises:
+        SealError: it has, and ``passphrase`` is missing or another one; names ``name``.
+    """
+    if not is_sealed(text):
+        return text
+    if passphrase is None:
+        raise SealError(name, "it is sealed as the original did; give its SETTINGS_ENCRYPTION_KEY")
+    return open_sealed(name, text, passphrase)
+
+
 def open_sealed(name: str, text: str, passphrase: str) -> str:
     """Return what the original sealed with ``passphrase``.
 

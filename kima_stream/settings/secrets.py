@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from kima_stream import logs
 from kima_stream.errors import ConfigurationError, SealError
 from kima_stream.settings import key_files
 
@@ -198,6 +199,8 @@ class Roots:
         fault = weakness(secret) if secret is not None else None
         if fault is not None:
             raise ConfigurationError([f"{self._path}: {fault}"])
+        if secret is not None:
+            logs.hide(f"{self._path}", {secret})
         return secret
 
 
@@ -208,6 +211,11 @@ class Keyring:
         """Take keys by id, None for one that no root of ours opens, and the id of the newest."""
         self._keys = keys
         self.current = current
+
+    @property
+    def is_lost(self) -> bool:
+        """Say that there are keys, and that the newest one hangs on a root that is not ours."""
+        return self.current is not None and self._keys[self.current] is None
 
     def seal(self, name: str, text: str) -> str:
         """Return ``text`` sealed under ``name`` with the newest key.

@@ -1,6 +1,6 @@
 """The settings in force: database before environment before default, at most a second old in every process.
 
-``SettingsStore.current`` is a snapshot that never changes; the store looks at one version in Postgres a few
+``SettingsStore.current`` is a snapshot that never changes; the store looks at one row in Postgres a few
 times a second and makes a new one when it moved. Redis has no part in it. A value that cannot be opened or
 does not fit is a fault of that setting alone, and raises where it is used.
 """
@@ -8,15 +8,16 @@ does not fit is a fault of that setting alone, and raises where it is used.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
+from time import monotonic
 from typing import Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 import structlog
 
-from kima_stream import logs
+from kima_stream import logs, metrics
 from kima_stream.database import OUTAGE, Connection, Pool
 from kima_stream.errors import ConfigurationError, SealError
 from kima_stream.events import NO_STREAM, SettingValue
@@ -27,6 +28,7 @@ from kima_stream.settings.kinds import Definition
 from kima_stream.settings.secrets import Keyring, Roots
 
 STREAM: Final = "settings-global"
+FRESH_SECONDS: Final = 1.0  # as old as they may be where a request is decided
 POLL_SECONDS: Final = 0.3  # three looks within the second that a change may take
 READ_SECONDS: Final = 5.0
 
@@ -40,14 +42,15 @@ log = structlog.get_logger(__name__)
 class Sources:
     """Where values come from besides the database, and what opens those that are sealed there."""
 
-    environment: Mapping[str, object]
+    environment: Mapping[str, object] = field(repr=False)
     roots: Roots
+    original_key: str | None = field(default=None, repr=False)  # opens what the original sealed
 
     @classmethod
     def of(cls, settings: Settings) -> "Sources":
         """Return those of a configuration."""
         roots = Roots(given=settings.secret_key, previous=settings.secret_key_previous, data_dir=settings.data_dir)
-        return cls(environment=settings.environment, roots=roots)
+        return cls(environment=settings.environment, roots=roots, original_key=settings.original_key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +141,8 @@ class _State(msgspec.Struct, frozen=True):
     values: dict[str, SettingValue]
 
 
-_SELECT_VERSION: Final = "SELECT version FROM settings WHERE stream = $1 AND version >= 0"
+# Any write of the row gives it another xmin: also one that nobody should have made is seen at once.
+_SELECT_WRITTEN: Final = "SELECT xmin::text FROM settings WHERE stream = $1 AND version >= 0"
 _SELECT_SETTINGS: Final = "SELECT version, state FROM settings WHERE stream = $1 AND version >= 0"
 
 
@@ -163,7 +167,10 @@ class SettingsStore:
         self._pool = pool
         self.sources = sources
         self._changed = asyncio.Event()
+        self._read_at = -FRESH_SECONDS
+        self._reading: asyncio.Task[Snapshot] | None = None
         self._loaded = asyncio.Event()
+        self._written: str | None = None
         self._current = snapshot(NO_STREAM, {}, Keyring({}), sources.environment)
         self._hidden_as = f"settings {next(_numbers)}"
         logs.hide(self._hidden_as, self._current.secrets())
@@ -190,11 +197,27 @@ class SettingsStore:
         Raises:
             OUTAGE: Postgres is away; what was in force stays so.
         """
+        began = monotonic()
         async with self._pool.acquire(timeout=READ_SECONDS) as conn:
-            version = await conn.fetchval(_SELECT_VERSION, STREAM, timeout=READ_SECONDS)
+            written = await conn.fetchval(_SELECT_WRITTEN, STREAM, timeout=READ_SECONDS)
             # No row where there was one: the table is being built anew from the log.
-            if not self._loaded.is_set() or version not in {None, self._current.version}:
+            if not self._loaded.is_set() or written not in {None, self._written}:
                 self._take(await read(conn, self.sources))
+                self._written = written  # from before the reading: what was written since is read again
+        self._read_at = began
+        return self._current
+
+    async def fresh(self) -> Snapshot:
+        """Return settings that are a second old at most; whoever asks at the same moment shares one reading.
+
+        Raises:
+            OUTAGE: Postgres is away.
+        """
+        if monotonic() - self._read_at > FRESH_SECONDS:
+            if self._reading is None or self._reading.done():
+                self._reading = asyncio.create_task(self.refresh())
+            # Shielded: one caller that gives up must not fail those who wait with it.
+            await asyncio.shield(self._reading)
         return self._current
 
     async def run(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
@@ -224,6 +247,7 @@ class SettingsStore:
     def _take(self, fresh: Snapshot) -> None:
         self._current = fresh
         logs.hide(self._hidden_as, fresh.secrets())
+        _count(fresh)
         for key, entry in fresh.entries.items():
             if entry.fault is not None:
                 log.error("setting_not_usable", setting=key, fault=entry.fault)
@@ -232,3 +256,12 @@ class SettingsStore:
         self._loaded.set()
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+
+def _count(fresh: Snapshot) -> None:
+    """Say in the figures what is in force: numbers and switches, which are never secret."""
+    metrics.settings_version.set(fresh.version + 1)
+    metrics.setting.clear()
+    for key, entry in fresh.entries.items():
+        if isinstance(entry.value, int) and not DEFINITIONS[key].is_secret:  # True and False are numbers too
+            metrics.setting.labels(key=key).set(entry.value)

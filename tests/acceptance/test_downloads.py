@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 import aiohttp
@@ -186,3 +187,168 @@ async def test_from_the_webhook_to_the_list(door: OpenDoor, pool: Pool, conn: Co
     _, job = await get(door, f"{PATH}/{asked['id']}")
     assert (job["status"], job["files"], job["source"]) == ("completed", 3, "lidarr")
     assert UUID(str(job["id"])) == UUID(str(asked["id"]))
+
+
+async def wish(
+    door: OpenDoor, job: object, verb: str, key: str | None = None, **headers: str
+) -> tuple[int, dict[str, object]]:
+    """Cancel or retry a job; return status and answer."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    if key is not None:
+        named["X-Api-Key"] = key
+    async with door.client.post(f"{PATH}/{job}/{verb}", headers=named) as answer:
+        if answer.status == 202:
+            assert answer.headers["Location"] == f"{PATH}/{job}"
+        return answer.status, await answer.json(content_type=None)
+
+
+async def configured(door: OpenDoor, **settings: object) -> None:
+    """Set settings as an admin."""
+    async with door.client.put("/api/settings", json=settings) as answer:
+        assert answer.status == 200, await answer.text()
+
+
+LIDARR_IS_THERE = {"lidarrUrl": "http://127.0.0.1:9", "lidarrApiKey": "k" * 32}
+SOULSEEK_IS_THERE = {"soulseekUsername": "ann", "soulseekPassword": "secret"}
+
+
+async def test_the_settings_say_who_is_asked_first(door: OpenDoor) -> None:
+    """One that is set up is asked; of two the first, and its fallback; `none` asks nobody else."""
+    await configured(door, **LIDARR_IS_THERE)
+    asked = [(await ask(door, {"artist": "A", "album": "1"}))[1]["id"]]
+    await configured(door, **SOULSEEK_IS_THERE, downloadSource="lidarr", pendingTimeoutMinutes=3)
+    asked.append((await ask(door, {"artist": "A", "album": "2"}))[1]["id"])
+    await configured(door, primaryFailureFallback="soulseek")
+    asked.append((await ask(door, {"artist": "A", "album": "3"}))[1]["id"])
+    await configured(door, lidarrEnabled=False)
+    asked.append((await ask(door, {"artist": "A", "album": "4"}))[1]["id"])
+
+    jobs = [(await get(door, f"{PATH}/{job_id}"))[1] for job_id in asked]
+    assert [job["sources"] for job in jobs] == [["lidarr"], ["lidarr"], ["lidarr", "soulseek"], ["soulseek"]]
+    kinds = [[effect["kind"] for effect in job["effects"]] for job in jobs]  # type: ignore[attr-defined]
+    assert kinds == [["lidarr.add"], ["lidarr.add"], ["lidarr.add"], ["soulseek.acquire"]]
+    assert {(job["status"], job["deadline_kind"]) for job in jobs} == {("searching", "answer")}
+
+
+async def test_a_job_says_what_it_waits_for_and_until_when(door: OpenDoor) -> None:
+    """Also where nobody can act: then it says so, and what to do comes when its time is up."""
+    _, asked = await ask(door)
+
+    _, job = await get(door, f"{PATH}/{asked['id']}")
+
+    assert (job["status"], job["deadline_kind"], job["sources"], job["effects"]) == ("requested", "source", [], [])
+    left = datetime.fromisoformat(str(job["deadline_at"])) - datetime.fromisoformat(str(job["created_at"]))
+    assert abs(left - timedelta(minutes=5)) < timedelta(seconds=5)
+    assert (job["is_partial"], job["tracks_total"], job["tracks_present"], job["code"]) == (False, None, 0, None)
+
+
+async def test_a_cancel_ends_the_attempt_and_a_retry_opens_the_next(door: OpenDoor) -> None:
+    """Each answer is final: the job is as it says when it is given; a second click changes nothing."""
+    await configured(door, **LIDARR_IS_THERE)
+    _, asked = await ask(door)
+    job_id = asked["id"]
+
+    assert (await wish(door, job_id, "retry"))[1] | {"event_id": None} == {
+        "id": job_id, "status": "searching", "duplicate": True, "event_id": None,
+    }  # fmt: skip
+    status, cancelled = await wish(door, job_id, "cancel")
+    assert (status, cancelled["status"], cancelled["duplicate"]) == (202, "cancelled", False)
+    _, job = await get(door, f"{PATH}/{job_id}")
+    assert (job["status"], job["effects"], job["deadline_at"]) == ("cancelled", [], None)
+    assert (await wish(door, job_id, "cancel"))[1]["duplicate"] is True
+
+    status, again = await wish(door, job_id, "retry")
+    assert (status, again["status"], again["duplicate"]) == (202, "searching", False)
+    _, job = await get(door, f"{PATH}/{job_id}")
+    assert (job["attempt"], [effect["kind"] for effect in job["effects"]]) == (2, ["lidarr.add"])  # type: ignore[attr-defined]
+
+
+async def test_the_calls_of_a_job_are_those_that_the_workers_see(door: OpenDoor, conn: Connection) -> None:
+    """Asked for: one call waits; cancelled: none."""
+    await configured(door, **LIDARR_IS_THERE)
+    _, asked = await ask(door)
+    assert [row["kind"] for row in await conn.fetch("SELECT kind FROM effects")] == ["lidarr.add"]
+
+    await wish(door, asked["id"], "cancel")
+
+    assert await conn.fetchval("SELECT count(*) FROM effects") == 0
+
+
+async def test_a_key_names_a_cancel_and_a_retry(door: OpenDoor, conn: Connection) -> None:
+    """Sent again it gets the same answer, though the job has moved since; it names nothing else."""
+    _, asked = await ask(door)
+    _, other = await ask(door, {"artist": "A", "album": "B"})
+    first = await wish(door, asked["id"], "cancel", Idempotency_Key="k-1")
+    retried = await wish(door, asked["id"], "retry", Idempotency_Key="k-1")
+    assert (first[1]["status"], retried[1]["status"]) == ("cancelled", "requested")
+    before = await conn.fetchval("SELECT count(*) FROM events")
+
+    assert await wish(door, asked["id"], "cancel", Idempotency_Key="k-1") == first
+    assert await wish(door, asked["id"], "retry", Idempotency_Key="k-1") == retried
+    assert await conn.fetchval("SELECT count(*) FROM events") == before
+    assert (await wish(door, other["id"], "cancel", Idempotency_Key="k-1"))[1]["id"] == other["id"]
+
+
+async def test_only_its_user_cancels_a_job(door: OpenDoor, pool: Pool) -> None:
+    """Another's job is not there; an admin may. Nothing is recorded of what was refused."""
+    ann = await make_key(pool, "user")
+    async with pool.acquire() as conn:
+        ben, _ = await api_keys.create(conn, name="ben", role="user")
+    _, asked = await ask(door, key=ann)
+    before = await pool.fetchval("SELECT count(*) FROM events")
+
+    for verb in ("cancel", "retry"):
+        for job_id in (asked["id"], uuid4(), "nonsense"):
+            status, problem = await wish(door, job_id, verb, ben)
+            assert (status, problem["code"]) == (404, "not_found")
+    assert await pool.fetchval("SELECT count(*) FROM events") == before
+    assert (await wish(door, asked["id"], "cancel", ann))[0] == 202
+    assert (await wish(door, asked["id"], "retry"))[0] == 202
+
+
+async def test_clicks_at_once_cancel_and_retry_once(door: OpenDoor, pool: Pool) -> None:
+    """Twenty of each, in any order: no deadlock, and after each cancel at most one attempt."""
+    _, asked = await ask(door)
+
+    answers = await asyncio.gather(*(wish(door, asked["id"], ("cancel", "retry")[n % 2]) for n in range(40)))
+
+    assert {status for status, _ in answers} == {202}
+    rows = await pool.fetch("SELECT type FROM events WHERE category = 'download_job' ORDER BY version")
+    moves = [row["type"] for row in rows if row["type"].endswith((".cancelled", ".attempt_opened"))]
+    assert moves[::2] == ["download_job.attempt_opened"] * len(moves[::2])
+    assert moves[1::2] == ["download_job.cancelled"] * len(moves[1::2])
+
+
+async def test_a_download_that_another_user_waits_for_is_not_removed(
+    door: OpenDoor, pool: Pool, conn: Connection
+) -> None:
+    """The first who cancels leaves it alone, the second has Lidarr remove it."""
+    await configured(door, **LIDARR_IS_THERE)
+    ann = await make_key(pool, "user")
+    _, hers = await ask(door, key=ann)
+    _, ours = await ask(door, {**TIDEWATER, "mbid": None})  # the same album by its names
+    await door.post(webhook("grab"))
+    await number_all(conn)
+    await sweep_once(pool, intake.GROUP)
+    assert {(await get(door, f"{PATH}/{job['id']}"))[1]["status"] for job in (hers, ours)} == {"downloading"}
+
+    await wish(door, hers["id"], "cancel", ann)
+    assert (await get(door, f"{PATH}/{hers['id']}"))[1]["effects"] == []
+    await wish(door, ours["id"], "cancel")
+    assert (await get(door, f"{PATH}/{ours['id']}"))[1]["effects"] == [
+        {"kind": "lidarr.remove", "target": "3F2504E04F8911D39A0C0305E82C3301A1B2C3D4"}
+    ]
+
+
+async def test_a_setting_that_cannot_be_used_refuses_the_request(door: OpenDoor, pool: Pool) -> None:
+    """400 with the name of the setting; nothing is recorded, so nothing is asked of a source that nobody meant."""
+    await configured(door, **LIDARR_IS_THERE)
+    await pool.execute("UPDATE secret_keys SET wrapped = 'nonsense', root_id = root_id")
+    before = await pool.fetchval("SELECT count(*) FROM download_jobs")
+
+    async with front_door.opened(pool) as other:
+        status, problem = await ask(other)
+
+    assert status == 400
+    assert "lidarrApiKey" in str(problem)
+    assert await pool.fetchval("SELECT count(*) FROM download_jobs") == before

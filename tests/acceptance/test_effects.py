@@ -2,6 +2,7 @@
 
 import json
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from tests.front_door import OpenDoor, make_key
 from tests.integration.test_cli_keys_events import run
 from tests.shop import OWNER, AskingExecutor, Shop, an_effect, order, stream_of
 
+MOMENTS = ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00")  # that no page ends at
 NOT_CLOSED = {"open", "half_open"}  # as time goes by
 
 
@@ -82,9 +84,14 @@ async def test_filters_and_pages(door: OpenDoor, shop: Shop) -> None:
             break
         after = str(body["next"])
     assert walked == await streams("")
-    assert [(await get(door, f"/api/effects?{query}"))[0] for query in ("after=x", "state=asleep", "limit=0")] == [
-        422, 422, 422,
-    ]  # fmt: skip
+    cursors = [f'["{moment}","{UUID(int=1)}"]' for moment in MOMENTS]
+    queries = [
+        "after=x",
+        "state=asleep",
+        "limit=0",
+        *(f"after={urlsafe_b64encode(text.encode()).decode()}" for text in cursors),
+    ]
+    assert [(await get(door, f"/api/effects?{query}"))[0] for query in queries] == [422] * len(queries)
 
 
 async def test_a_user_sees_what_his_own_job_waits_for(door: OpenDoor, pool: Pool) -> None:

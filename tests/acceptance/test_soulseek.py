@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from consumers import acquisition
 from kima_stream import metrics
 from kima_stream.cli.loop import together
 from kima_stream.cli.soulseek import Pace, soulseek
@@ -151,7 +150,7 @@ async def test_a_search_shows_its_results_and_one_is_fetched(
     async with (
         peer(server, tmp_path / "peer", offers),
         store.following(),
-        soulseek(dsn, pool, store, acquisition.OWNERS, name="a test", pace=Pace(search_seconds=1)) as role,
+        soulseek(dsn, pool, store, name="a test", pace=Pace(search_seconds=1)) as role,
         together(role),
         front_door.opened(pool, settings=loaded) as door,
     ):

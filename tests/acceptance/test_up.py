@@ -237,7 +237,8 @@ async def test_each_role_runs_alone(environment: dict[str, str], dsn: str, redis
 
 async def test_serve_beyond_loopback_wants_a_key_first(environment: dict[str, str], dsn: str) -> None:
     """Nobody is served to the world without a lock on the door."""
-    process = await start({**environment, "KIMA_DATABASE_URL": dsn, "KIMA_HOST": "0.0.0.0"}, "serve")  # noqa: S104
+    given = {"KIMA_DATABASE_URL": dsn, "KIMA_HOST": "0.0.0.0", "KIMA_SECRET_KEY": os.urandom(32).hex()}  # noqa: S104
+    process = await start({**environment, **given}, "serve")
 
     assert await process.wait() == 2
     assert "KIMA_API_KEY" in said(environment).splitlines()[-1]

@@ -4,7 +4,6 @@ import asyncio
 import os
 import sys
 
-from consumers import acquisition
 from kima_stream import database
 from kima_stream.cli import parts
 from kima_stream.cli.soulseek import Pace, soulseek
@@ -24,7 +23,6 @@ async def main(lease_seconds: float, search_seconds: float) -> None:
             loaded.database_url,
             pool,
             store,
-            acquisition.OWNERS,
             name=parts.holder(),
             redis_url=loaded.redis_url,
             pace=Pace(lease_seconds=lease_seconds, search_seconds=search_seconds),

@@ -38,7 +38,7 @@ async def test_a_key_opens_and_is_kept_as_a_hash(pool: Pool, conn: Connection) -
 
     principal, *_ = await ApiKeys(pool).verify([key.encode()])
     assert (principal.key_id, principal.name, principal.role, principal.user_id) == (
-        row.key_id, "Lidarr", "webhook", "Lidarr",
+        row.key_id, "Lidarr", "webhook", row.user_id,
     )  # fmt: skip
     assert key.startswith("kima_")
     assert len(key) == 69

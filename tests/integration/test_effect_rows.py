@@ -94,6 +94,10 @@ async def test_a_shadow_has_no_effects(filled: Connection) -> None:
 
     assert (await replay(filled, PROJECTION)).different == 0
     assert await filled.fetch("SELECT * FROM effects") == rows
+    await filled.execute("DELETE FROM effects")
+    await replay(filled, PROJECTION)
+    assert await table(filled) == {}
+    await filled.executemany("INSERT INTO effects VALUES ($1, $2, $3, $4, $5, $6, $7)", [tuple(row) for row in rows])
     await filled.execute("UPDATE orders SET delivered = 7")
     assert (await replay(filled, PROJECTION, apply=True)).different == 4
 

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from kima_stream import event_store
-from kima_stream.cli import parts
+from kima_stream.cli import outside
 from kima_stream.database import Connection, Pool
 from kima_stream.effects import Executor, Work, Worker, breaker, waiting
 from kima_stream.effects.breaker import OPEN_AFTER_FAILURES
@@ -144,7 +144,7 @@ async def test_what_cannot_heal_fails_at_once(pool: Pool, conn: Connection, shop
 
     await a_worker(pool, AskingExecutor(shop.url)).run_once()
 
-    assert await types(conn, 1) == ["effect.intended", "effect.failed"]
+    assert await types(conn, 1) == ["effect.intended", "effect.failed", "order.complained"]
     assert (await state(conn, 1)).failures == ("refused",)
     assert await open_ids(conn) == set()
 
@@ -263,6 +263,25 @@ async def test_what_is_withdrawn_while_it_runs_is_cancelled(pool: Pool, conn: Co
     assert await types(conn, 1) == ["effect.intended", "effect.withdrawn"]
 
 
+async def test_a_lease_that_is_somebody_elses_is_left_to_him(pool: Pool, conn: Connection, shop: Shop) -> None:
+    """Who comes back late is not let on, and renews nothing; the call is cancelled."""
+    await order(conn, 1)
+    executor = AskingExecutor(shop.url)
+    executor.go_on.clear()
+    worker = a_worker(pool, executor)
+    await worker.look()
+    await executor.reached.wait()
+    await conn.execute("UPDATE effect_leases SET fence = fence + 1, holder = 'another', expires_at = now()")
+    before = await conn.fetchrow("SELECT * FROM effect_leases")
+
+    await worker.renew()
+    async with asyncio.timeout(3):
+        await worker.drain(3)
+
+    assert not shop.calls
+    assert await conn.fetchrow("SELECT * FROM effect_leases") == before
+
+
 async def test_progress_is_shown_while_it_runs(pool: Pool, conn: Connection, shop: Shop) -> None:
     """With the next heartbeat."""
     await order(conn, 1)
@@ -331,7 +350,7 @@ async def test_the_end_of_a_process_lets_short_calls_end_and_gives_back_long_one
     long, short = AskingExecutor(shop.url), RepeatingExecutor(shop.url)
     long.go_on.clear()
     short.go_on.clear()
-    async with parts.effect_worker(pool, [long, short], [OWNER], name="first") as worker:
+    async with outside.effect_worker(pool, [long, short], [OWNER], name="first") as worker:
         await long.reached.wait()
         await short.reached.wait()
         draining = asyncio.create_task(worker.drain(0.5))

@@ -172,6 +172,32 @@ async def test_a_removed_download_is_not_searched_again_when_nobody_wants_it(hou
     assert [download.state for download in house.lidarr.downloads] == ["failed"]
 
 
+async def test_a_download_of_several_albums_is_removed_once(house: LidarrHouse) -> None:
+    """One deletion, one failure; asking again finds it gone."""
+    first, second = await add(house, 2)
+    albums = [album for album in house.lidarr.albums.values() if album.id in {first, second}]
+    download = await house.lidarr.grab(albums, house.lidarr.releases(albums[0])[1])
+    assert download.id is not None
+
+    removed = [await house.client.remove_download(download.id, blocklist=True, skip_redownload=True) for _ in range(2)]
+
+    assert removed == [True, False]
+    assert [call.method for call in house.calls].count("DELETE") == 1
+    assert [fact.download_id for fact in house.lidarr.records.facts if fact.kind == "failure"] == [download.id]
+
+
+async def test_a_slow_answer_is_not_waited_for_again(house: LidarrHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thirty seconds three times would be longer than anybody has."""
+    until = asyncio.Event()
+    house.strike(Strike(kind="hold", until=until, times=9))
+
+    with pytest.raises(LidarrError, match="no answer within"):
+        await house.client.transport.read("/tag", seconds=0.05)
+    until.set()
+
+    assert house.weather.strikes[0].times == 8
+
+
 async def test_the_history_since_a_moment_comes_in_order(house: LidarrHouse) -> None:
     """What a reconciler reads; the cursor is Lidarr's own time."""
     await add(house, 2)

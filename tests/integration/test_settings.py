@@ -10,7 +10,7 @@ import pytest
 
 from kima_stream import database, event_store, projector, replay
 from kima_stream.database import Connection, Pool
-from kima_stream.errors import ConfigurationError, SealError, WrongExpectedVersionError
+from kima_stream.errors import ConfigurationError, WrongExpectedVersionError
 from kima_stream.read_models import settings
 from kima_stream.settings import definitions, keyring, kinds, store
 from kima_stream.settings.config import Settings
@@ -37,6 +37,7 @@ EXAMPLES: dict[str, tuple[kinds.Json, str]] = {
     "primaryFailureFallback": ("lidarr", "none"),
     "notificationUrls": (["mailto://u:pw@example.org", "json://host/path"], "ntfy://topic ntfy://other"),
     "webhookUrls": (["https://example.org/hook?t=1"], "http://host/hook"),
+    "libraryScanUrl": ("https://example.org/scan?t=1", "http://host/scan"),
 }
 
 
@@ -222,7 +223,7 @@ async def test_a_tampered_value_is_an_error_that_names_its_setting(conn: Connect
             read[definitions.LIDARR_API_KEY]
         assert read.entries["lidarrApiKey"].value is None
         assert read[definitions.SLSKD_API_KEY] == "third"
-        with pytest.raises(SealError, match="settings/lidarrApiKey"):
+        with pytest.raises(ConfigurationError, match="lidarrApiKey: cannot be opened"):
             await settings.rotate_key(conn, given, by="admin")
 
     assert (await SettingsStore(pool, given).refresh()).version == 0

@@ -54,6 +54,38 @@ def test_the_names_of_the_original_are_accepted() -> None:
     assert settings.secret_key == "Xo9-a-root-that-nobody-guesses-0451"
 
 
+@pytest.mark.parametrize("name", ["KIMA_ORIGINAL_KEY", "SETTINGS_ENCRYPTION_KEY", "ENCRYPTION_KEY"])
+def test_a_secret_may_be_as_the_original_sealed_it(name: str) -> None:
+    """``hex:hex`` is opened with its key, under any of that key's names; without the key it is a fault."""
+    sealed = "000102030405060708090a0b0c0d0e0f:46b3e58b47b6216751dfeef7ccf0c07b"
+    given = {"LIDARR_API_KEY": sealed, name: "the passphrase of the original, long"}
+
+    assert config.load(given).environment == {"lidarrApiKey": "0123456789"}
+    for wrong in ({"LIDARR_API_KEY": sealed}, {**given, name: "another passphrase: 83a1 of the original"}):
+        with pytest.raises(ConfigurationError, match="LIDARR_API_KEY: ") as caught:
+            config.load(wrong)
+        assert sealed not in str(caught.value)
+
+
+def test_what_is_secret_is_known_to_be() -> None:
+    """All that the log must hide: keys, passwords within URLs, and the secrets of the environment."""
+    settings = config.load(
+        {
+            "KIMA_DATABASE_URL": "postgresql://kima:pass%20word@host/kima",
+            "KIMA_API_KEY": "0123456789abcdef",
+            "KIMA_SECRET_KEY": "Xo9-a-root-that-nobody-guesses-0451",
+            "LIDARR_API_KEY": "of-lidarr",
+            "LIDARR_URL": "http://lidarr:8686",
+            "KIMA_WEBHOOK_URLS": "http://a/1 http://b/2",
+        }
+    )
+
+    assert config.secrets(settings) == {
+        "postgresql://kima:pass%20word@host/kima", "pass word", "0123456789abcdef",
+        "Xo9-a-root-that-nobody-guesses-0451", "of-lidarr", "http://a/1", "http://b/2",
+    }  # fmt: skip
+
+
 def test_a_value_can_come_from_a_file(tmp_path: Path) -> None:
     """As container secrets do; the newline at the end is not part of it."""
     file = tmp_path / "key"

@@ -11,6 +11,8 @@ from kima_stream.cli import answers, diagnosis
 from kima_stream.cli.diagnosis import Copy, Finding
 from kima_stream.cli.facts import Calls, Log, Migrations, Server, Transaction
 from kima_stream.cli.surroundings import Answer, Folder, Redis
+from kima_stream.integrations import lidarr_registration
+from kima_stream.integrations.lidarr_types import Notification, Whole
 from kima_stream.leases import Holding
 from kima_stream.numbering import Unnumbered
 
@@ -53,6 +55,21 @@ def lidarr(**fields: Any) -> Finding:  # noqa: ANN401 - any field
     return answers.lidarr(Answer(where="lidarr:8686", **fields))
 
 
+def webhook(*, header: str = "", password: str = "", path: str = "/api/webhooks/lidarr", **flags: bool) -> Finding:
+    """Judge a Lidarr with one webhook; "good" is a key of ours."""
+    fields = {
+        "url": f"http://kima:3006{path}",
+        "password": password,
+        "headers": [{"key": "x-webhook-secret", "value": header}],
+    }
+    body = {
+        "id": 1, "name": "mine", "implementation": "Webhook",
+        "fields": [{"name": name, "value": value} for name, value in fields.items()],
+        **dict.fromkeys(lidarr_registration.NEEDED, True), **flags,
+    }  # fmt: skip
+    return answers.webhook([Whole(resource=msgspec.convert(body, Notification), body=body)], ["good"])
+
+
 OK = [
     diagnosis.postgres_version(SERVER),
     diagnosis.durability(SERVER),
@@ -85,6 +102,8 @@ OK = [
     answers.front_door(Answer(where="here:3006", status=200, body=READY)),
     answers.lidarr(None),
     lidarr(status=200, body=b'{"appName":"Lidarr","version":"2.9.6.4552","branch":"x"}'),
+    webhook(header="good"),
+    webhook(password="********"),
     answers.slskd(None),
     answers.slskd(Answer(where="slskd:5030", status=200, body=b'"0.24.1"')),
 ]
@@ -108,6 +127,9 @@ WARN = [
     (diagnosis.memory(changed(REDIS, max_memory_bytes=5_100_000)), "5.0 MB of 5.1 MB", "maxmemory"),
     (diagnosis.disk(changed(FOLDER, free_bytes=900_000_000)), "0.9 GB free", "free some space"),
     (answers.front_door(Answer(where="here:3006", status=200, body=DEGRADED)), "redis: gone", "lines"),
+    (answers.webhook([], ["good"]), "does not tell us", "kima-stream connect lidarr"),
+    (webhook(header="good", path="/elsewhere"), "does not tell us", "kima-stream connect lidarr"),
+    (webhook(header="good", onUpgrade=False), "does not send onUpgrade", "kima-stream connect lidarr"),
 ]  # fmt: skip
 FAULT = [
     (diagnosis.postgres_version(changed(SERVER, version="14.9", version_number=140_009)), "14.9", "PostgreSQL 15"),
@@ -143,6 +165,7 @@ FAULT = [
     (lidarr(status=302), "leads elsewhere", "URL base"),
     (lidarr(status=500), "is not lidarr", "LIDARR_URL"),
     (lidarr(status=200, body=b"<html>"), "is not lidarr", "LIDARR_URL"),
+    (webhook(header="revoked"), "no key of ours", "kima-stream connect lidarr"),
     (answers.slskd(Answer(where="s", status=403)), "refuses our key", "SLSKD_API_KEY"),
     (answers.slskd(Answer(where="s", status=200, body=b"{}")), "is not slskd", "SLSKD_URL"),
 ]  # fmt: skip

@@ -1,0 +1,127 @@
+"""Sees that no download job waits for ever: those whose deadline is past are told so, and go on or fail.
+
+The deadline is in the job and named by the fact, so it passes once, however many processes look and whatever dies
+in between. Two things excuse a job: what was received in time and is not handled yet may be what it waits for,
+and a system that does not answer proves nothing by its silence.
+"""
+
+import asyncio
+from collections.abc import Set as AbstractSet
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+import structlog
+
+from consumers import intake
+from kima_stream import cancellation, checkpoints, delivery, projector
+from kima_stream.database import Connection, Pool
+from kima_stream.effects import breaker
+from kima_stream.errors import WrongExpectedVersionError
+from kima_stream.events import JobDeadlinePassed, new_event_id
+from kima_stream.read_models import download_jobs
+from kima_stream.read_models.download_jobs import PROJECTION, Due
+from projections.download_job_decider import decide
+
+EVERY_SECONDS: Final = 2.0
+JOBS_AT_ONCE: Final = 200
+TRIES: Final = 5  # somebody appended without the row's lock: decide again
+# A group that stands still, or a publisher that is gone, must not keep jobs for ever.
+LONGEST_EXCUSE: Final = timedelta(hours=1)
+
+log = structlog.get_logger(__name__)
+
+
+class Swept(msgspec.Struct, frozen=True, kw_only=True):
+    """What one sweep did: jobs that moved because their deadline was past, and those whose turn failed."""
+
+    passed: int = 0
+    failed: int = 0
+
+
+class Deadlines:
+    """Sweeps every two seconds; any process may, all at once."""
+
+    def __init__(self, pool: Pool) -> None:
+        """Sweep nothing yet."""
+        self._pool = pool
+
+    async def run(self) -> None:
+        """Sweep until cancelled; a sweep that fails is logged and the next one tries again."""
+        while True:
+            cancellation.heed()
+            try:
+                await sweep_once(self._pool)
+            except delivery.OUTAGE as error:
+                log.warning("deadlines_interrupted", error_type=type(error).__name__)
+            except Exception:
+                log.exception("deadlines_not_swept")
+            await asyncio.sleep(EVERY_SECONDS)
+
+
+async def sweep_once(pool: Pool, now: datetime | None = None, *, jobs_at_once: int = JOBS_AT_ONCE) -> Swept:
+    """Let every deadline pass that is past at ``now``, Postgres' clock unless given; each job in its own transaction.
+
+    Raises:
+        OUTAGE: Postgres is away; what was done stays done.
+    """
+    passed = failed = 0
+    last: Due | None = None
+    while True:
+        async with pool.acquire() as conn:
+            at = now or await _clock(conn)
+            due = await download_jobs.find_due(conn, at, after=last, limit=jobs_at_once)
+            known_until = await _known_until(conn, at) if due else at
+            past = [job for job in due if job.deadline_at is None or job.deadline_at <= known_until]
+            unreachable = await _unreachable(conn) if past else frozenset()
+        for job in past:
+            try:
+                passed += await _pass(pool, job, at, unreachable)
+            except delivery.OUTAGE:
+                raise
+            except Exception:
+                failed += 1
+                log.exception("deadline_not_passed", stream=job.stream)
+        if len(due) < jobs_at_once:
+            return Swept(passed=passed, failed=failed)
+        last = due[-1]
+
+
+async def _pass(pool: Pool, due: Due, at: datetime, unreachable: AbstractSet[str]) -> bool:
+    """Tell one job that its time is up; say whether that moved it."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            async with pool.acquire() as conn, conn.transaction():
+                return await _decide(conn, due, at, unreachable)
+        except (WrongExpectedVersionError, *delivery.RIVALRY):
+            if attempt == TRIES:
+                raise
+    raise AssertionError  # the last try has returned or raised
+
+
+async def _decide(conn: Connection, due: Due, at: datetime, unreachable: AbstractSet[str]) -> bool:
+    row = await projector.load(conn, PROJECTION, due.stream)
+    news = JobDeadlinePassed(deadline_at=due.deadline_at)
+    facts = decide(row.state, news, at, unreachable=unreachable)
+    if not facts:
+        return False  # it moved on, or another process was here
+    events = projector.consequences(facts, event_id=new_event_id(), correlation_id=row.state.correlation_id)
+    row = await projector.decide(conn, PROJECTION, row, events)
+    log.info("deadline_passed", stream=row.stream, status=row.state.status, code=row.state.code)
+    return True
+
+
+async def _known_until(conn: Connection, at: datetime) -> datetime:
+    """Return up to when everything that was received is decided on."""
+    since = await checkpoints.unverified_since(conn, intake.GROUP)
+    return at if since is None else max(since, at - LONGEST_EXCUSE)
+
+
+async def _unreachable(conn: Connection) -> frozenset[str]:
+    """Return the systems that did not answer the last time."""
+    return frozenset(each.system for each, _ in await breaker.read(conn) if each.failures)
+
+
+async def _clock(conn: Connection) -> datetime:
+    moment: datetime = await conn.fetchval("SELECT clock_timestamp()")
+    return moment
