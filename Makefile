@@ -9,7 +9,7 @@ UV := $(shell command -v uv 2>/dev/null)
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: install run demo test test-all check format bench lock clean help
+.PHONY: install run demo test test-all check format bench lock docs clean help
 
 # peer.lock: a real Soulseek peer for the tests, run as a program without its window, so without what that needs.
 install: $(VENV)/.installed ## Make .venv and install what the locks name, hash by hash
@@ -66,6 +66,9 @@ lock: ## Resolve the dependencies anew into requirements/*.lock (needs uv, in .v
 	lock --extra dev --extra embedded --output-file requirements/dev.lock && \
 	echo nicotine-plus | "$$UV" pip compile - --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header --no-deps --upgrade --output-file requirements/peer.lock
+
+docs: install ## Write docs/settings.md anew
+	@$(BIN)/python -m kima_stream.settings.reference > docs/settings.md
 
 clean: ## Remove .venv and caches; the data in .kima stays
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist

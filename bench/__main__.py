@@ -9,7 +9,7 @@ import structlog
 from bench.house import house
 from bench.report import machine, table
 
-NAMES = ("ingest", "batches", "publish", "consume", "intake", "replay", "recovery", "latency")
+NAMES = ("ingest", "batches", "publish", "consume", "intake", "replay", "recovery", "latency", "readers")
 
 
 async def main(names: list[str]) -> None:

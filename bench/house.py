@@ -33,6 +33,7 @@ class House:
     database_url: str
     redis_url: str
     folder: Path
+    postgres_pid: int
 
     def env(self, port: int) -> dict[str, str]:
         """Return the environment of one of our processes."""
@@ -58,7 +59,8 @@ async def house() -> AsyncIterator[House]:
         home = homes.prepare(folder)
         async with Postgres(home).running() as postgres, Valkey(home).running() as valkey:
             await schema.migrate_async(postgres.url)
-            yield House(postgres.url, valkey.url, folder)
+            assert postgres.pid is not None
+            yield House(postgres.url, valkey.url, folder, postgres.pid)
 
 
 @asynccontextmanager

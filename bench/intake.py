@@ -3,11 +3,11 @@
 import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from uuid import uuid4
 
 import msgspec
 
+from bench import cpu
 from bench.house import FIXTURE, House, connected
 from bench.report import Figure
 from consumers import intake
@@ -18,7 +18,6 @@ from kima_stream.events import RecordedEvent, new_event_id
 from kima_stream.integrations import lidarr_webhooks
 
 EVENTS, BATCH, ALONE = 3_000, 200, 300
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 async def run(built: House) -> list[Figure]:
@@ -28,11 +27,11 @@ async def run(built: House) -> list[Figure]:
     pool = await database.open_pool(built.database_url, role="bench", min_size=1, max_size=1)
     async with pool.acquire() as conn:
         backend = int(await conn.fetchval("SELECT pg_backend_pid()"))
-    ours, theirs, began = cpu_seconds(os.getpid()), cpu_seconds(backend), time.perf_counter()
+    ours, theirs, began = cpu.seconds(os.getpid()), cpu.seconds(backend), time.perf_counter()
     for start in range(0, EVENTS, BATCH):
         await deliver(pool, grabs[start : start + BATCH])
     seconds = time.perf_counter() - began
-    ours, theirs = cpu_seconds(os.getpid()) - ours, cpu_seconds(backend) - theirs
+    ours, theirs = cpu.seconds(os.getpid()) - ours, cpu.seconds(backend) - theirs
     began = time.perf_counter()
     for grab in grabs[EVENTS:]:
         await deliver(pool, [grab])
@@ -69,9 +68,3 @@ async def deliver(pool: Pool, grabs: Sequence[RecordedEvent]) -> None:
     """Hand over each grab's stream; nothing may be held back."""
     delivered = await delivery.deliver(pool, intake.GROUP, {grab.stream: [grab] for grab in grabs})
     assert not delivered.held
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the time that a process has computed, in user and system mode."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS

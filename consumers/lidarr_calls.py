@@ -13,7 +13,7 @@ import aiohttp
 from kima_stream import correlation_keys
 from kima_stream.database import Connection, Pool
 from kima_stream.effect_work import Executor, MayRepeat, Work
-from kima_stream.errors import ConfigurationError
+from kima_stream.errors import ConfigurationError, IntegrationError
 from kima_stream.events import (
     Event,
     JobAddedToLidarr,
@@ -36,6 +36,8 @@ from projections.download_job import DownloadJob
 
 ADD_SECONDS: Final = 360.0  # two refreshes of an artist, and what is around them
 SEARCH_SECONDS: Final = 330.0  # all indexers, and what is around them
+MISFIT_TRIES: Final = 8  # some minutes, by the pauses in between
+SYSTEM: Final = "lidarr"
 _COMING: Final = frozenset({"downloading", "importPending", "importing"})
 _OFF: Final = "Lidarr is switched off in the settings."
 _MEND: Final = "An admin mends the settings; then ask again."
@@ -72,6 +74,9 @@ class LidarrCall(MayRepeat):
         except HiddenAlbumError as error:
             return work.failure("refused", str(error))
         except ConfigurationError as error:
+            # What stands before Lidarr while it is serviced looks like this too: it is asked some more.
+            if work.attempt < MISFIT_TRIES:
+                raise IntegrationError(str(error), system=SYSTEM, retryable=True) from None
             return work.failure("refused", str(error), _MEND)
 
 

@@ -9,6 +9,7 @@ import msgspec
 from kima_stream import chain, event_store
 from kima_stream.database import Connection
 from kima_stream.events import NO_STREAM, RecordedEvent
+from kima_stream.numbering import LEASE_NAME
 
 CHUNK_EVENTS = 5_000
 MAX_FAULTS = 100  # reported; the first one is what matters
@@ -20,7 +21,7 @@ class Fault(msgspec.Struct, frozen=True):
     """What is wrong at one position."""
 
     position: int
-    kind: str  # hole | missing | mismatch | hash | chain | version | checkpoint
+    kind: str  # hole | missing | mismatch | hash | chain | version | checkpoint | forgotten
     detail: str
 
 
@@ -132,6 +133,7 @@ async def verify(
     if walk.expected <= last:
         walk.note(walk.expected, "hole", f"positions {walk.expected} to {last} are not there")
     await _check_checkpoints(conn, walk, first, last)
+    await _check_forgotten(conn, walk, first, last)
     return Verified(
         first_position=first,
         last_position=last,
@@ -157,6 +159,27 @@ async def _check_checkpoints(conn: Connection, walk: _Walk, first: int, last: in
     """Hold the chain against what the groups saw: a log cut short or replaced is noticed here."""
     for row in await conn.fetch(_FORKED, first, last):
         walk.note(row["verified_position"], "checkpoint", f"group {row['group_name']} verified another chain here")
+
+
+# Below the floor nothing is missing, says the publisher, so it will never look there again.
+_FORGOTTEN = """
+    SELECT e.event_id, e.stream, e.version,
+           coalesce((SELECT min(p.position) FROM event_positions AS p WHERE p.id > e.id),
+                    (SELECT coalesce(max(p.position), 0) + 1 FROM event_positions AS p)) AS position
+      FROM leases AS l
+      JOIN events AS e ON e.id <= l.floor
+     WHERE l.name = $1 AND NOT EXISTS (SELECT FROM event_positions AS p WHERE p.id = e.id)
+     ORDER BY e.id
+     LIMIT $2
+"""
+
+
+async def _check_forgotten(conn: Connection, walk: _Walk, first: int, last: int) -> None:
+    """Look for events that the publisher has passed by: nobody will ever handle them."""
+    for row in await conn.fetch(_FORGOTTEN, LEASE_NAME, MAX_FAULTS):
+        if first <= row["position"] <= last + 1:
+            detail = f"{row['stream']} version {row['version']}, event {row['event_id']}, never got its position"
+            walk.note(row["position"], "forgotten", detail)
 
 
 _POSITION_AT = "SELECT coalesce(max(position), 0) FROM event_positions WHERE numbered_at <= $1"

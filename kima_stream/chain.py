@@ -15,6 +15,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NULL = b"\xff\xff\xff\xff"
 _INTEGER = struct.Struct(">Iq")
 _LENGTH = struct.Struct(">I")
+_UUID_SIZE = _LENGTH.pack(16)
 _POSITION = struct.Struct(">q")
 
 
@@ -24,26 +25,30 @@ def event_hash(event: RecordedEvent) -> bytes:
     Each column is its length as 4 bytes big-endian (ffffffff for NULL) and its bytes: text as
     UTF-8, a uuid as 16 bytes, integers and times (microseconds since 1970) as 8 bytes big-endian.
     """
+    size = _LENGTH.pack
+    stream, category, type_ = event.stream.encode(), event.category.encode(), event.type.encode()
+    source, data, metadata = event.source.encode(), event.data.encode(), event.metadata.encode()
+    correlation_id = event.correlation_id.encode()
     return sha256(
         b"".join(
             (
-                _bytes(event.event_id.bytes),
-                _bytes(event.stream.encode()),
+                _UUID_SIZE, event.event_id.bytes,
+                size(len(stream)), stream,
                 _INTEGER.pack(8, event.version),
-                _bytes(event.category.encode()),
-                _bytes(event.type.encode()),
+                size(len(category)), category,
+                size(len(type_)), type_,
                 _INTEGER.pack(8, event.schema_version),
-                _bytes(event.source.encode()),
+                size(len(source)), source,
                 _NULL if event.subject is None else _bytes(event.subject.encode()),
-                _bytes(event.data.encode()),
-                _bytes(event.metadata.encode()),
-                _bytes(event.correlation_id.encode()),
+                size(len(data)), data,
+                size(len(metadata)), metadata,
+                size(len(correlation_id)), correlation_id,
                 _NULL if event.causation_id is None else _bytes(event.causation_id.bytes),
                 _INTEGER.pack(8, microseconds(event.occurred_at)),
                 _INTEGER.pack(8, microseconds(event.recorded_at)),
             )
         )
-    ).digest()
+    ).digest()  # fmt: skip
 
 
 def chain_hash(previous: bytes, position: int, hashed: bytes) -> bytes:

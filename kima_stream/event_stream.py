@@ -247,7 +247,8 @@ def _entry(item: Sequence[Any]) -> Entry:
     entry_id, flat = item
     if not flat:
         return Entry(entry_id, "", None)
-    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    names_and_values = iter(flat)
+    fields: dict[bytes, bytes] = dict(zip(names_and_values, names_and_values, strict=True))
     stream = fields.get(b"stream", b"").decode()
     if b"data" not in fields:
         return Entry(entry_id, stream, None)
@@ -255,22 +256,22 @@ def _entry(item: Sequence[Any]) -> Entry:
     return Entry(
         entry_id,
         stream,
-        RecordedEvent(
-            position=int(entry_id.partition(b"-")[0]),
-            event_id=UUID(fields[b"id"].decode()),
-            stream=stream,
-            version=int(fields[b"sequence"]),
-            category=stream.partition("-")[0],
-            type=fields[b"type"].decode(),
-            schema_version=int(fields[b"schemaversion"]),
-            source=fields[b"source"].decode(),
-            subject=None if subject is None else subject.decode(),
-            data=fields[b"data"].decode(),
-            metadata=fields[b"metadata"].decode(),
-            correlation_id=fields[b"correlationid"].decode(),
-            causation_id=None if causation is None else UUID(causation.decode()),
-            occurred_at=datetime.fromisoformat(fields[b"time"].decode()),
-            recorded_at=datetime.fromisoformat(fields[b"recordedtime"].decode()),
+        RecordedEvent(  # in the order of its fields: by name it takes as long again
+            UUID(fields[b"id"].decode()),
+            stream,
+            int(fields[b"sequence"]),
+            stream.partition("-")[0],
+            fields[b"type"].decode(),
+            int(fields[b"schemaversion"]),
+            fields[b"source"].decode(),
+            None if subject is None else subject.decode(),
+            fields[b"data"].decode(),
+            fields[b"metadata"].decode(),
+            fields[b"correlationid"].decode(),
+            None if causation is None else UUID(causation.decode()),
+            datetime.fromisoformat(fields[b"time"].decode()),
+            datetime.fromisoformat(fields[b"recordedtime"].decode()),
+            int(entry_id.partition(b"-")[0]),
         ),
     )
 

@@ -6,6 +6,7 @@ and no long transaction stalls it; why the simpler ways lose events is in ADR-00
 """
 
 from collections.abc import Awaitable
+from typing import TypeVar
 
 import asyncpg
 import msgspec
@@ -25,6 +26,7 @@ MAX_COUNTED = 10_000  # more need not be counted to know that nobody numbers
 
 _COLUMN_COUNT = len(RecordedEvent.__struct_fields__) - 1  # all but the position, in the order of COLUMNS
 
+T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
@@ -96,16 +98,16 @@ class Numberer:
             leading.top,
             ids,
             xmin=int(snapshot["xmin"]),
-            xmax=int(snapshot["xmax"]),
             truncated=len(rows) == BATCH_EVENTS,
         )
         numbered, last_hash = _number(rows, leading.position, leading.chain_hash)
         if numbered:
             try:
-                await self._fenced(self._save(leading, ids, numbered, holes.floor(still, top)))
+                saved = await self._fenced(self._save(leading, ids, numbered, holes.floor(still, top)))
             except BaseException:
                 self._leading = None  # the commit may have happened: what we know is no longer sure
                 raise
+            still = holes.bounded(still, saved)
             leading.position += len(numbered)
             leading.chain_hash = last_hash
         leading.holes, leading.top = still, top
@@ -123,9 +125,9 @@ class Numberer:
             raise FencedError(lease=LEASE_NAME, epoch=0)
         return self._leading
 
-    async def _fenced(self, work: Awaitable[None]) -> None:
+    async def _fenced(self, work: Awaitable[T]) -> T:
         try:
-            await work
+            return await work
         except FencedError:
             self._leading = None
             log.warning("leadership_lost", holder=self._holder)
@@ -133,9 +135,9 @@ class Numberer:
 
     _LAST = "SELECT position, chain_hash FROM event_positions ORDER BY position DESC LIMIT 1"
     _GAPS = """
-        SELECT s.top, s.xmax, g.low, g.high
+        SELECT s.top, s.bound, g.low, g.high
           FROM (SELECT coalesce((SELECT max(id) FROM event_positions), $1::bigint) AS top,
-                       pg_snapshot_xmax(pg_current_snapshot())::text AS xmax) AS s
+                       pg_current_xact_id()::text AS bound) AS s
           LEFT JOIN (SELECT lag(id, 1, $1::bigint) OVER (ORDER BY id) + 1 AS low, id - 1 AS high
                        FROM event_positions
                       WHERE id > $1::bigint) AS g ON g.low <= g.high
@@ -152,14 +154,15 @@ class Numberer:
             chain_hash=chain.GENESIS if last is None else last["chain_hash"],
             top=max(gaps[0]["top"], lease.floor),
             holes=[
-                Hole(low=gap["low"], high=gap["high"], xmax=int(gap["xmax"])) for gap in gaps if gap["low"] is not None
+                Hole(low=gap["low"], high=gap["high"], bound=int(gap["bound"]))
+                for gap in gaps
+                if gap["low"] is not None
             ],
         )
 
     _READ_NEWS = f"""
-        SELECT n.*, s.xmin, s.xmax
-          FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS xmin,
-                       pg_snapshot_xmax(pg_current_snapshot())::text AS xmax) AS s
+        SELECT n.*, s.xmin
+          FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS xmin) AS s
           LEFT JOIN LATERAL (
               (SELECT {event_store.COLUMNS}, e.id FROM events AS e WHERE e.id > $1 ORDER BY e.id LIMIT $4)
                UNION ALL
@@ -172,7 +175,7 @@ class Numberer:
     """  # noqa: S608 - the columns are a constant
 
     async def _read_news(self, leading: _Leadership) -> list[asyncpg.Record]:
-        """Return what one snapshot shows above the top and in the holes, by id; at least one row, for xmin and xmax."""
+        """Return what one snapshot shows above the top and in the holes, by id; at least one row, for xmin."""
         lows = [hole.low for hole in leading.holes]
         highs = [hole.high for hole in leading.holes]
         return await self._conn.fetch(self._READ_NEWS, leading.top, lows, highs, BATCH_EVENTS)
@@ -191,14 +194,15 @@ class Numberer:
               FROM held, unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::bigint[],
                                 $7::bytea[], $8::bytea[]) AS n
         )
-        SELECT epoch FROM held
+        SELECT pg_current_xact_id()::text FROM held
     """
 
     async def _save(
         self, leading: _Leadership, ids: list[int], numbered: list[tuple[RecordedEvent, bytes, bytes]], floor: int
-    ) -> None:
+    ) -> int:
+        """Commit the numbers and return the id of the transaction that did."""
         events = [event for event, _, _ in numbered]
-        epoch = await self._conn.fetchval(
+        transaction_id = await self._conn.fetchval(
             self._SAVE,
             [event.position for event in events],
             ids,
@@ -213,8 +217,9 @@ class Numberer:
             LEASE_SECONDS,
             floor,
         )
-        if epoch is None:
+        if transaction_id is None:
             raise FencedError(lease=leading.lease.name, epoch=leading.lease.epoch)
+        return int(transaction_id)
 
 
 class Unnumbered(msgspec.Struct, frozen=True):

@@ -53,10 +53,11 @@ def _decoder() -> msgspec.json.Decoder[Event]:
 @cache
 def _union() -> type[Event]:
     # Built from the classes themselves, so that a new fact needs no second registration.
-    union: type[Event] = Union[tuple(_leaves(Event))]  # type: ignore[assignment]  # noqa: UP007 - a dynamic union
+    union: type[Event] = Union[tuple(facts())]  # type: ignore[assignment]  # noqa: UP007 - a dynamic union
     return union
 
 
-def _leaves(cls: type[Event]) -> list[type[Event]]:
-    children = cls.__subclasses__()
-    return [leaf for child in children for leaf in _leaves(child)] if children else [cls]
+def facts(base: type[Event] = Event) -> list[type[Event]]:
+    """Return the classes of all facts of our own, each of which is a type of event."""
+    children = base.__subclasses__()
+    return [leaf for child in children for leaf in facts(child)] if children else [base]

@@ -3,7 +3,7 @@
 Pure. A download is known by its client's id, a file by Lidarr's number or by its path.
 """
 
-from typing import Final
+from typing import Final, Literal
 
 from msgspec.structs import replace
 
@@ -128,7 +128,10 @@ def download_failed(state: DownloadJob, event: JobDownloadFailed | JobImportFail
     known = state.download(event.download_id) or replace(
         _unseen(state, event.download_id), release_title=event.release_title
     )
-    return state if known.outcome == "imported" else _lost(state, replace(known, outcome="failed"), *_GIVEN_UP)
+    if known.outcome == "imported":
+        return state
+    outcome: Literal["failed", "not_imported"] = "not_imported" if isinstance(event, JobImportFailed) else "failed"
+    return _lost(state, replace(known, outcome=outcome), *_GIVEN_UP)
 
 
 def blocked(state: DownloadJob, event: JobDownloadBlocked) -> DownloadJob:

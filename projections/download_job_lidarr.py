@@ -89,7 +89,7 @@ def grabbed(course: Course, grab: JobGrabbed, *, is_wanted_elsewhere: bool, at: 
     """Lidarr goes on by itself after a failure, up to a cap; after the end, what it had begun is recorded."""
     job = course.state
     known = job.download(key_of(grab))
-    if known and (known.is_running or known.outcome == "imported"):
+    if known and not known.may_be_grabbed_again(job.attempt):
         if not known.was_grabbed:
             course.add(grab)  # its import came first
         return

@@ -50,7 +50,7 @@ class Download(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     key: str
     attempt: int
-    outcome: Literal["running", "finished", "imported", "failed", "blocked", "removed", "abandoned"]
+    outcome: Literal["running", "finished", "imported", "failed", "not_imported", "blocked", "removed", "abandoned"]
     download_id: str | None = None
     was_grabbed: bool = False  # False while the grab itself has not been seen
     release_title: str | None = None
@@ -68,6 +68,15 @@ class Download(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def may_come(self) -> bool:
         """Return whether it may still bring the album."""
         return self.is_running or self.outcome == "abandoned"
+
+    def may_be_grabbed_again(self, attempt: int) -> bool:
+        """Return whether another grab of it during ``attempt`` is a new one: a client that failed can be asked again.
+
+        Otherwise it is the grab that we know, told by webhook and seen in the history: those overtake each other.
+        """
+        return self.outcome == "failed" or (
+            not self.is_running and self.outcome != "imported" and attempt > self.attempt
+        )
 
 
 class DownloadJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,7 +1,7 @@
 """A real front door over a test's database: server, key and client, as a sender meets them."""
 
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from aiohttp.http_parser import RawRequestMessage
 from kima_stream.database import Pool
 from kima_stream.http import app, connection, requests, server
 from kima_stream.http.express import Express, Parcel
-from kima_stream.http.limits import LIMITS, Policies
+from kima_stream.http.limits import LIMITS, Policies, Policy
 from kima_stream.http.routes import DOOR, AnyRoute, Door
 from kima_stream.http.table import ROUTES
 from kima_stream.settings import api_keys
@@ -22,6 +22,13 @@ from kima_stream.settings.api_keys import Role
 from kima_stream.settings.config import Settings
 
 FIXTURES = Path(__file__).parent / "fixtures"
+# What a door reaches when nobody tells it anything lies outside; in tests it is a port that nobody listens on.
+NOWHERE: Mapping[str, object] = {"soulseekServer": "127.0.0.1:1", "lastfmUrl": "http://127.0.0.1:1/2.0"}
+NOWHERE_NAMED: Mapping[str, str] = {"SOULSEEK_SERVER": "127.0.0.1:1", "KIMA_LASTFM_URL": "http://127.0.0.1:1/2.0"}
+UNLIMITED: Policies = Policies(
+    key=Policy("key", 10**7), sender=Policy("sender", 10**7), address=Policy("address", 10**7),
+    refused=Policy("refused", 10**7),
+)  # fmt: skip
 LIDARR = "/api/webhooks/lidarr"
 SLSKD = "/api/webhooks/slskd"
 ROOT = "Xo9-a-root-that-nobody-guesses-0451"  # that sealed things hang on, so that no test makes a file of one
@@ -92,7 +99,7 @@ async def opened(  # noqa: PLR0913 - what a test may want otherwise
 ) -> AsyncIterator[OpenDoor]:
     """Open a door on a free port of 127.0.0.1; leaving stops it gracefully."""
     key = await make_key(pool)
-    settings = settings or Settings()
+    settings = settings or Settings(environment=NOWHERE)
     if settings.secret_key is None:
         settings = msgspec.structs.replace(settings, secret_key=ROOT)
     async with (

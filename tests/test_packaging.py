@@ -103,7 +103,7 @@ def test_make_help_knows_every_target() -> None:
     text = subprocess.run(["/usr/bin/env", "make", "help"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
     assert {line.split()[1] for line in text.splitlines() if line.startswith("  make ")} == {
-        "install", "run", "demo", "test", "test-all", "check", "format", "bench", "lock", "clean", "help",
+        "install", "run", "demo", "test", "test-all", "check", "format", "bench", "lock", "docs", "clean", "help",
     }  # fmt: skip
 
 

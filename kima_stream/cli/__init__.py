@@ -7,15 +7,13 @@ configuration, 3 Postgres, the server or another system cannot be reached or doe
 
 import sys
 from importlib import import_module
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 
-from kima_stream.errors import ConfigurationError, IntegrationError, KimaStreamError, RateLimitError, UserFacingError
+from kima_stream.cli.failures import UNREACHABLE, USAGE, failure, told
 
-FAILED: Final = 1
-USAGE: Final = 2
-UNREACHABLE: Final = 3
+__all__ = ["UNREACHABLE", "USAGE", "main"]
 
 # Command: the module of this package that has it, under its own name with underscores.
 _COMMANDS: Final = {
@@ -31,6 +29,7 @@ _COMMANDS: Final = {
     "replay": "audit",
     "verify": "audit",
     "state": "audit",
+    "request": "request",
     "groups": "groups",
     "dead-letters": "dead_letters",
     "effects": "effects",
@@ -40,6 +39,9 @@ _COMMANDS: Final = {
     "erase": "erase",
     "doctor": "doctor",
     "healthcheck": "healthcheck",
+    "openapi": "documents",
+    "asyncapi": "documents",
+    "completion": "completion",
 }
 
 
@@ -67,51 +69,19 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, click.Abort, click.exceptions.Exit, KeyboardInterrupt):
             raise
-        except BaseException as error:  # noqa: BLE001 - sorted below; a defect is raised again
-            _fail(_first(error))
+        except BaseException as error:
+            raise failure(error) from error
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:  # noqa: ANN401 - click's signature
+        """Run a command line; with ``--json`` a failure is said in JSON too, also that of a wrong option."""
+        given = extra.pop("args", None) if not args else args[0]
+        words = list(sys.argv[1:] if given is None else given)
+        named = words[: words.index("--")] if "--" in words else words
+        extra["standalone_mode"] = False
+        told(lambda: super(Commands, self).main(words, *args[1:], **extra), as_json="--json" in named)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="kima-stream", message="%(prog)s %(version)s")
 def main() -> None:
     """Record every webhook and request as an immutable event, and act on each exactly once."""
-
-
-def _first(error: BaseException) -> BaseException:
-    """Return what a group of tasks failed of."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-def _fail(error: BaseException) -> NoReturn:
-    import asyncpg
-    import psycopg
-
-    match error:
-        case ConfigurationError():
-            code, lines = USAGE, list(error.faults)
-        case UserFacingError(status=400 | 415 | 422):
-            code, lines = USAGE, [str(error)]
-        case IntegrationError() | RateLimitError():
-            code, lines = UNREACHABLE, [str(error)]
-        case KimaStreamError():
-            code, lines = FAILED, [str(error)]
-        case psycopg.OperationalError() | asyncpg.PostgresConnectionError() | asyncpg.CannotConnectNowError():
-            code, lines = UNREACHABLE, [f"Postgres cannot be reached: {_line(error)}"]
-        case asyncpg.InvalidAuthorizationSpecificationError() | asyncpg.InvalidCatalogNameError():
-            code, lines = UNREACHABLE, [f"Postgres refuses: {_line(error)}"]
-        case asyncpg.UndefinedTableError():
-            code, lines = USAGE, ["the tables are missing: run `kima-stream migrate` first"]
-        case OSError() | TimeoutError():
-            code, lines = UNREACHABLE, [f"cannot be reached: {_line(error)}"]
-        case _:
-            raise error
-    for line in lines:
-        click.echo(f"kima-stream: {line}", err=True)
-    sys.exit(code)
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text or type(error).__name__

@@ -13,7 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kima_stream import audit, replay as replays
 from kima_stream.audit import Verified
 from kima_stream.cli.database import with_connection
+from kima_stream.cli.text import plain
 from kima_stream.database import Connection
+from kima_stream.errors import NotFoundError
 from kima_stream.projector import Projection
 from kima_stream.read_models import PROJECTIONS
 from kima_stream.replay import Replayed
@@ -161,7 +163,6 @@ def state(*, projection: str, item_id: str, moment: int | datetime | None, as_js
 
     row = with_connection(work)
     if row.version < 0:
-        click.echo(f"{stream} had no event by then", err=True)
-        raise SystemExit(1)
+        raise NotFoundError(f"{plain(stream)} had no event by then")
     encoded = msgspec.json.encode({"stream": stream, "version": row.version, "state": row.state})
     click.echo(encoded if as_json else msgspec.json.format(encoded))

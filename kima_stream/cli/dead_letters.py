@@ -5,10 +5,12 @@ import msgspec
 
 from kima_stream import dead_letters as letters
 from kima_stream.cli import tables
+from kima_stream.cli.completion import complete_group
 from kima_stream.cli.database import with_connection
 from kima_stream.cli.text import plain
 from kima_stream.database import Connection
 from kima_stream.dead_letters import DeadLetter
+from kima_stream.errors import NotFoundError
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 
@@ -19,7 +21,7 @@ def dead_letters() -> None:
 
 
 @dead_letters.command(name="list")
-@click.option("--group", "group_name", help="Only this consumer group's.")
+@click.option("--group", "group_name", shell_complete=complete_group, help="Only this consumer group's.")
 @click.option("--status", type=click.Choice(["retrying", "parked", "discarded"]))
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10_000))
 @AS_JSON
@@ -47,7 +49,7 @@ def list_letters(*, group_name: str | None, status: str | None, limit: int, as_j
 
 
 @dead_letters.command(name="show")
-@click.argument("group_name", metavar="GROUP")
+@click.argument("group_name", metavar="GROUP", shell_complete=complete_group)
 @click.argument("stream")
 @AS_JSON
 def show_letters(*, group_name: str, stream: str, as_json: bool) -> None:
@@ -57,18 +59,18 @@ def show_letters(*, group_name: str, stream: str, as_json: bool) -> None:
         return await letters.find(conn, group_name=group_name, stream=stream)
 
     found = with_connection(read)
+    if not found:
+        raise NotFoundError(f"{plain(stream)} is not held back for {plain(group_name)}")
     if as_json:
         click.echo(msgspec.json.encode(found))
-    for letter in [] if as_json else found:
+        return
+    for letter in found:
         for name, value in msgspec.structs.asdict(letter).items():
             click.echo(f"{name:<16} {'' if value is None else plain(str(value))}")
-    if not found:
-        click.echo(f"{stream} is not held back for {group_name}", err=True)
-        raise SystemExit(1)
 
 
 @dead_letters.command()
-@click.argument("group_name", metavar="GROUP")
+@click.argument("group_name", metavar="GROUP", shell_complete=complete_group)
 @click.argument("stream", required=False)
 @click.option("--all", "every", is_flag=True, help="All parked streams of the group.")
 @AS_JSON
@@ -90,7 +92,7 @@ def revive(*, group_name: str, stream: str | None, every: bool, as_json: bool) -
 
 
 @dead_letters.command()
-@click.argument("group_name", metavar="GROUP")
+@click.argument("group_name", metavar="GROUP", shell_complete=complete_group)
 @click.argument("stream")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @AS_JSON
@@ -104,8 +106,7 @@ def discard(*, group_name: str, stream: str, yes: bool, as_json: bool) -> None:
 
     version = with_connection(write)
     if version is None:
-        click.echo(f"{stream} is not held back for {group_name}", err=True)
-        raise SystemExit(1)
+        raise NotFoundError(f"{plain(stream)} is not held back for {plain(group_name)}")
     click.echo(
         msgspec.json.encode({"stream": stream, "version": version}) if as_json else f"discarded version {version}"
     )

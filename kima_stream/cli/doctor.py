@@ -83,6 +83,7 @@ async def examine(loaded: Settings) -> Report:
     finally:
         if conn is not None:
             conn.terminate()  # whatever it waits for
+    findings += _root(loaded)
     folder = surroundings.read_folder(loaded.data_dir)
     findings += [diagnosis.folder(folder), diagnosis.disk(folder), diagnosis.keys(folder)]
     findings += await _servers(loaded, snapshot)
@@ -161,6 +162,14 @@ async def _webhook(conn: Connection, snapshot: Snapshot) -> list[Finding]:
         return [answers.webhook(found, keys)]
 
     return await _checked("lidarr webhook", judge)
+
+
+def _root(loaded: Settings) -> list[Finding]:
+    try:
+        parts.check_root(loaded)
+    except ConfigurationError as error:
+        return [fault("secret key", str(error), "until then no role starts here")]
+    return []
 
 
 async def _redis(loaded: Settings, conn: "Connection | None") -> list[Finding]:

@@ -1,16 +1,14 @@
 """``events``: read the log at the terminal, follow it, and write to it."""
 
-import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final, Literal, TypeVar
 from uuid import UUID
 
 import click
 import msgspec
 
-from kima_stream.cli import parts, tables, tail as tails
+from kima_stream.cli import exchange, parts, tables, tail as tails
 from kima_stream.cli.database import with_connection
 from kima_stream.cli.loop import run, settings
 from kima_stream.cli.text import plain
@@ -45,7 +43,7 @@ def _filters(command: F) -> F:
 
 @click.group()
 def events() -> None:
-    """List, show, follow and append what is recorded."""
+    """List, show, follow, append, export and import what is recorded."""
 
 
 @events.command(name="list")
@@ -120,8 +118,7 @@ def tail(
     """Show the newest events, the newest last, one a line."""
     which = Filter(stream=stream, category=category, type=type_, correlation_id=correlation_id)
     dsn = parts.database_url(settings())
-    with _open_ended_output():
-        run(tails.tail(dsn, which, count=count, follow=follow, line=tails.in_json if as_json else tails.in_words))
+    run(tails.tail(dsn, which, count=count, follow=follow, line=tails.in_json if as_json else tails.in_words))
 
 
 @events.command()
@@ -169,16 +166,10 @@ async def _append(event: CloudEvent, expected_version: int | None) -> Submission
         )
 
 
-@contextmanager
-def _open_ended_output() -> Iterator[None]:
-    """End in peace when whoever reads our output has seen enough."""
-    try:
-        yield
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered goes nowhere
-        raise SystemExit(0) from None
-
-
 def _row(event: EventView) -> tuple[object, ...]:
     recorded = event.recorded_at.isoformat(timespec="seconds")
     return (event.position, event.type, event.stream, event.version, recorded, event.event_id)
+
+
+events.add_command(exchange.export_events)
+events.add_command(exchange.import_events)

@@ -236,14 +236,17 @@ async def door(
 
 
 @asynccontextmanager
-async def metrics_door(settings: Settings, connections: Pool, stream: EventStream | None) -> AsyncIterator[None]:
-    """Serve /metrics, /livez and /readyz of a role without HTTP, on KIMA_METRICS_PORT; 0 serves nothing."""
+async def metrics_door(settings: Settings, connections: Pool, stream: EventStream | None) -> AsyncIterator[str | None]:
+    """Serve /metrics, /livez and /readyz of a role without HTTP, on KIMA_METRICS_PORT; yield where.
+
+    Port 0 serves nothing, and that is None.
+    """
     if not settings.metrics_port:
-        yield
+        yield None
         return
     routes = [route for route in health.ROUTES if route.path in {"/metrics", "/livez", "/readyz"}]
-    async with door(settings, connections, stream, port=settings.metrics_port, routes=routes):
-        yield
+    async with door(settings, connections, stream, port=settings.metrics_port, routes=routes) as port:
+        yield url_of(settings, port)
 
 
 def is_loopback(host: str) -> bool:
@@ -266,7 +269,12 @@ def door_url(settings: Settings) -> str:
     running = homes.find_running(settings.data_dir) if not settings.port else None
     if running is not None and running.page:
         return running.page.rstrip("/")
-    return f"http://{reachable_host(settings.host)}:{settings.port}{settings.url_base}"
+    return url_of(settings, settings.port)
+
+
+def url_of(settings: Settings, port: int) -> str:
+    """Return where a program on this machine reaches what listens on ``port``, without a slash at its end."""
+    return f"http://{reachable_host(settings.host)}:{port}{settings.url_base}"
 
 
 def _taken_by(port: int) -> str:

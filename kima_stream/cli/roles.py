@@ -4,6 +4,8 @@ Each may run as often as you like: the publisher and the sweeps elect who leads,
 their group. KIMA_METRICS_PORT serves /metrics, /livez and /readyz of a role that has no HTTP.
 """
 
+import os
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import click
@@ -11,7 +13,9 @@ import msgspec
 
 from consumers.reconcilers import deadlines
 from kima_stream import reconciler
+from kima_stream.checkpoints import ConsumerGroup
 from kima_stream.cli import outside, parts
+from kima_stream.cli.completion import complete_group
 from kima_stream.cli.loop import run, settings, stopping, together
 from kima_stream.cli.soulseek import soulseek
 from kima_stream.database import Pool
@@ -19,27 +23,41 @@ from kima_stream.errors import ConfigurationError
 from kima_stream.settings import api_keys
 from kima_stream.settings.config import Settings
 
+_AS_JSON = click.option("--json", "as_json", is_flag=True, help="Say in one line of JSON that it runs, and where.")
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """What a role says once it runs; ``url`` is where it answers HTTP, None where it does not."""
+
+    role: str
+    pid: int
+    url: str | None
+    groups: Sequence[str] = ()
+
 
 @click.command()
-def serve() -> None:
+@_AS_JSON
+def serve(*, as_json: bool) -> None:
     """Open the front door: webhooks, requests, queries, the page."""
-    run(_serve(_settings()))
+    run(_serve(_settings(), as_json=as_json))
 
 
 @click.command()
-def publish() -> None:
+@_AS_JSON
+def publish(*, as_json: bool) -> None:
     """Number, chain and publish the log; the first one leads, the others stand by."""
-    run(_publish(_settings()))
+    run(_publish(_settings(), as_json=as_json))
 
 
 @click.command()
-@click.argument("group", nargs=-1)
+@click.argument("group", nargs=-1, shell_complete=complete_group)
 @click.option(
     "--slot", default=0, show_default=True, help="Number of this process on this host, for its consumer name."
 )
-def consume(*, group: tuple[str, ...], slot: int) -> None:
+@_AS_JSON
+def consume(*, group: tuple[str, ...], slot: int, as_json: bool) -> None:
     """Run the consumer groups named, or all of them; ``acquisition`` makes the calls that they want."""
-    run(_consume(_settings(), group, slot))
+    run(_consume(_settings(), group, slot, as_json=as_json))
 
 
 @click.command()
@@ -51,7 +69,7 @@ def reconcile(*, once: bool, as_json: bool) -> None:
     """Find what was missed and handle it; moves each group's verified position."""
     loaded = _settings()
     if not once:
-        run(_reconcile(loaded))
+        run(_reconcile(loaded, as_json=as_json))
     elif run(_reconcile_once(loaded, as_json=as_json)):
         raise SystemExit(1)
 
@@ -62,7 +80,7 @@ def _settings() -> Settings:
     return loaded
 
 
-async def _serve(loaded: Settings) -> None:
+async def _serve(loaded: Settings, *, as_json: bool) -> None:
     dsn = parts.database_url(loaded)
     async with AsyncExitStack() as stack:
         stop = await stack.enter_async_context(stopping())
@@ -73,7 +91,8 @@ async def _serve(loaded: Settings) -> None:
         stream = None
         if loaded.redis_url is not None:
             stream = await stack.enter_async_context(parts.event_stream(loaded, loaded.redis_url))
-        await stack.enter_async_context(parts.door(loaded, connections, stream, port=loaded.port, store=store))
+        port = await stack.enter_async_context(parts.door(loaded, connections, stream, port=loaded.port, store=store))
+        _say_running("serve", parts.url_of(loaded, port), as_json=as_json)
         await stop.wait()
 
 
@@ -88,7 +107,7 @@ async def _require_key(loaded: Settings, connections: Pool) -> None:
             )
 
 
-async def _publish(loaded: Settings) -> None:
+async def _publish(loaded: Settings, *, as_json: bool) -> None:
     dsn, url = parts.database_url(loaded), parts.redis_url(loaded)
     async with AsyncExitStack() as stack:
         stop = await stack.enter_async_context(stopping())
@@ -98,11 +117,12 @@ async def _publish(loaded: Settings) -> None:
         await stack.enter_async_context(parts.settings_store(loaded, connections))
         publisher = await stack.enter_async_context(parts.publisher(dsn, stream, name=parts.holder()))
         await stack.enter_async_context(together(publisher.run))
-        await stack.enter_async_context(parts.metrics_door(loaded, connections, stream))
+        where = await stack.enter_async_context(parts.metrics_door(loaded, connections, stream))
+        _say_running("publish", where, as_json=as_json)
         await stop.wait()
 
 
-async def _consume(loaded: Settings, names: tuple[str, ...], slot: int) -> None:
+async def _consume(loaded: Settings, names: tuple[str, ...], slot: int, *, as_json: bool) -> None:
     dsn, url = parts.database_url(loaded), parts.redis_url(loaded)
     groups = parts.consumer_groups([name for name in names if name != outside.CALLS]) if _groups(names) else []
     async with AsyncExitStack() as stack:
@@ -118,7 +138,8 @@ async def _consume(loaded: Settings, names: tuple[str, ...], slot: int) -> None:
             account = soulseek(dsn, connections, store, name=parts.holder(), redis_url=url)
             roles.append(await stack.enter_async_context(account))
         await stack.enter_async_context(together(*roles))
-        await stack.enter_async_context(parts.metrics_door(loaded, connections, stream))
+        where = await stack.enter_async_context(parts.metrics_door(loaded, connections, stream))
+        _say_running("consume", where, groups, as_json=as_json)
         await stop.wait()
 
 
@@ -127,7 +148,7 @@ def _groups(names: tuple[str, ...]) -> bool:
     return set(names) != {outside.CALLS}
 
 
-async def _reconcile(loaded: Settings) -> None:
+async def _reconcile(loaded: Settings, *, as_json: bool) -> None:
     dsn = parts.database_url(loaded)
     groups = parts.consumer_groups()
     async with AsyncExitStack() as stack:
@@ -142,8 +163,18 @@ async def _reconcile(loaded: Settings) -> None:
         sweeps = parts.reconcilers(groups, connections, stream, name=parts.holder())
         await stack.enter_async_context(outside.looks(connections, store, name=parts.holder()))
         await stack.enter_async_context(together(*sweeps))
-        await stack.enter_async_context(parts.metrics_door(loaded, connections, stream))
+        where = await stack.enter_async_context(parts.metrics_door(loaded, connections, stream))
+        _say_running("reconcile", where, groups, as_json=as_json)
         await stop.wait()
+
+
+def _say_running(role: str, url: str | None, groups: Sequence[ConsumerGroup] = (), *, as_json: bool) -> None:
+    names = [group.name for group in groups]
+    if as_json:
+        click.echo(msgspec.json.encode(Running(role=role, pid=os.getpid(), url=url, groups=names)))
+        return
+    said = f"kima-stream {role} {' '.join(names)}".rstrip()
+    click.echo(f"{said} runs" + (f" on {url}" if url else ""))
 
 
 async def _reconcile_once(loaded: Settings, *, as_json: bool) -> int:

@@ -93,6 +93,7 @@ async def ask(session: aiohttp.ClientSession, url: str, headers: Mapping[str, st
     except TimeoutError:
         return Answer(where=where, error=f"no answer within {ANSWER_SECONDS:.0f} s")
     except aiohttp.ClientConnectorError as error:
-        return Answer(where=where, error=error.os_error.strerror or str(error))
+        number = error.os_error.errno
+        return Answer(where=where, error=os.strerror(number) if number and number > 0 else str(error))
     except (aiohttp.ClientError, OSError, ValueError) as error:
         return Answer(where=where, error=" ".join(str(error).split()) or type(error).__name__)

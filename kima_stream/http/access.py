@@ -17,7 +17,8 @@ from multidict import CIMultiDictProxy
 from kima_stream.errors import UserFacingError
 from kima_stream.http.limits import USAGE, Limits, Policy, address_of
 from kima_stream.settings import api_keys
-from kima_stream.settings.api_keys import ApiKeys, Principal, Role
+from kima_stream.settings.api_keys import Principal, Role
+from kima_stream.settings.known_keys import ApiKeys
 
 Headers: TypeAlias = "CIMultiDictProxy[str]"
 

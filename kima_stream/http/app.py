@@ -25,8 +25,9 @@ from kima_stream.http.limits import LIMITS, USAGE, Limits, Policies, Policy, add
 from kima_stream.http.proxies import trusting
 from kima_stream.http.requests import MAX_BODY_BYTES
 from kima_stream.http.routes import DOOR, ROUTE, WEBHOOK, AnyRoute, Call, Door, Nothing
-from kima_stream.settings.api_keys import ApiKeys, Principal
+from kima_stream.settings.api_keys import Principal
 from kima_stream.settings.config import Settings
+from kima_stream.settings.known_keys import ApiKeys
 from kima_stream.settings.store import SettingsStore, Sources
 
 DRAINING: Final = web.AppKey("draining", asyncio.Event)

@@ -199,9 +199,10 @@ class _Tap:
 class Server(web.Server):
     """Makes such connections, and no more than ``MAX_CONNECTIONS``."""
 
-    def __init__(self, answer: Answer, *, express: Express, head_seconds: float, **options: Any) -> None:  # noqa: ANN401 - aiohttp's
+    def __init__(self, answer: Answer, *, express: Express, head_seconds: float, **options: object) -> None:
         """Take what aiohttp takes, and what a connection needs."""
-        super().__init__(answer, **options)  # type: ignore[arg-type]  # its factory makes a Request of each
+        # aiohttp's factory makes a Request of each, and its options are of many types.
+        super().__init__(answer, **options)  # type: ignore[arg-type]  # as said
         self.express = express
         self.head_seconds = head_seconds
 

@@ -171,7 +171,7 @@ def _responses(route: AnyRoute, schemas: Mapping[Any, Json]) -> Json:
 
 def problems_of(route: AnyRoute) -> set[int]:
     """Return the statuses of the problems that ``route`` may answer; a 500 is a defect and never one of them."""
-    found = {400, 429, 431, *route.problems}
+    found = {400, 408, 413, 417, 429, 431, *route.problems}
     if route.roles:
         found |= {401, 403, 503}
     if route.query is not Nothing:
@@ -179,9 +179,7 @@ def problems_of(route: AnyRoute) -> set[int]:
     if "{" in route.path:
         found.add(404)
     if route.body is not Nothing:
-        found |= {408, 413, 415, 422}
-    if route.raw_body is not None:
-        found |= {408, 413}
+        found |= {415, 422}
     return found
 
 

@@ -40,6 +40,8 @@ UNAVAILABLE: Final = (
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,  # dropped, or renamed for a restore
+    asyncpg.ObjectNotInPrerequisiteStateError,  # the database takes no connections, for the same reasons
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.TransactionRollbackError,
     asyncpg.LockNotAvailableError,

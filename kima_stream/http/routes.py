@@ -17,8 +17,9 @@ from kima_stream.group_commit import GroupCommit
 from kima_stream.http.categories import Categories
 from kima_stream.http.feed import Feed
 from kima_stream.http.protection import protect
-from kima_stream.settings.api_keys import ApiKeys, Principal, Role
+from kima_stream.settings.api_keys import Principal, Role
 from kima_stream.settings.config import Settings
+from kima_stream.settings.known_keys import ApiKeys
 from kima_stream.settings.store import SettingsStore
 
 Method: TypeAlias = Literal["GET", "POST", "PUT", "DELETE"]

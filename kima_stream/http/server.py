@@ -73,11 +73,7 @@ async def serving(
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port, backlog=BACKLOG)
-        try:
-            await site.start()
-        except OSError as error:
-            fault = f"KIMA_HOST, KIMA_PORT: {host}:{port} cannot be had: {error.strerror}"
-            raise ConfigurationError([fault]) from error
+        await _start(site, host, port)
         taken = int(runner.addresses[0][1])
         log.info("door_opened", host=host, port=taken)
         try:
@@ -89,6 +85,14 @@ async def serving(
     finally:
         await runner.cleanup()
         log.info("door_closed")
+
+
+async def _start(site: web.TCPSite, host: str, port: int) -> None:
+    try:
+        await site.start()
+    except OSError as error:
+        fault = f"KIMA_HOST, KIMA_PORT: {host}:{port} cannot be had: {error.strerror}"
+        raise ConfigurationError([fault]) from error
 
 
 def _allow_connections() -> None:

@@ -3,6 +3,7 @@
 from typing import Final
 
 from kima_stream.http import (
+    asyncapi,
     audit,
     connect,
     downloads,
@@ -40,5 +41,6 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
     *soulseek.ROUTES,
     *connect.ROUTES,
     *openapi.ROUTES,
+    *asyncapi.ROUTES,
     *page.ROUTES,
 )

@@ -23,13 +23,13 @@ from kima_stream.integrations import lidarr_registration
 from kima_stream.integrations.lidarr import Lidarr, LidarrError
 from kima_stream.integrations.lidarr_types import Json, Notification, Whole
 from kima_stream.integrations.lidarr_waits import Pause, looks
-from kima_stream.settings import api_keys
+from kima_stream.settings import api_keys, known_keys
 from kima_stream.settings.api_keys import ApiKey
 
 LEASE: Final = "connect lidarr"
 LEASE_SECONDS: Final = 150.0  # beyond the longest call, which waits for a Test
 ARRIVAL_SECONDS: Final = 2.0  # more than it takes: our door answers when it is in the log
-NEW_KEY_SECONDS: Final = 2 * api_keys.MISS_AGE_SECONDS  # until every door knows a key that was made just now
+NEW_KEY_SECONDS: Final = 2 * known_keys.MISS_AGE_SECONDS  # until every door knows a key that was made just now
 CORRELATION_HEADER: Final = "X-Correlation-Id"
 
 log = structlog.get_logger(__name__)

@@ -84,12 +84,17 @@ def receive(body: bytes) -> Received:
     transfer = webhook.transfer
     return Received(
         source=SOURCE,
-        type=f"{SOURCE}.{_CAPITAL.sub('_', webhook.type).lower()}" if is_known else UNKNOWN,
+        type=event_type(webhook.type) if is_known else UNKNOWN,
         label=webhook.type if is_known else OTHER,
         data=text,
         name=(transfer.batch_id or transfer.id) if transfer else None,
         event_id=_event_id(webhook.id),
     )
+
+
+def event_type(label: str) -> str:
+    """Return the type of the event that keeps a webhook of slskd's type ``label``."""
+    return f"{SOURCE}.{_CAPITAL.sub('_', label).lower()}"
 
 
 def _event_id(own: str | None) -> UUID | None:

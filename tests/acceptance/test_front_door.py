@@ -1,8 +1,6 @@
 """The door as a whole: every route answers as the table says, and every failure is a problem."""
 
 import asyncio
-import io
-import json
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
@@ -15,27 +13,14 @@ from openapi_spec_validator import validate
 from kima_stream import database, events
 from kima_stream.database import Pool
 from kima_stream.embedded.postgres import Postgres
-from kima_stream.errors import ConfigurationError, IntegrationError, RateLimitError
 from kima_stream.http import openapi
-from kima_stream.http.routes import AnyRoute, Call, Nothing, Route, json_response
+from kima_stream.http.routes import Call, Nothing, Route, json_response
 from kima_stream.http.table import ROUTES
 from kima_stream.settings.config import Settings
 from tests import front_door
 from tests.front_door import LIDARR, OpenDoor, webhook
 from tests.polling import eventually
-
-KEYED = [route for route in ROUTES if route.roles]
-WITH_BODY = [route for route in KEYED if route.raw_body is not None or route.body is not Nothing]
-
-
-def name_of(route: AnyRoute) -> str:
-    """Return how a person calls it."""
-    return f"{route.method} {route.path}"
-
-
-def address(route: AnyRoute) -> str:
-    """Return a path that leads to the route."""
-    return route.path.replace("{", "").replace("}", "")
+from tests.routes import name_of
 
 
 @pytest.fixture
@@ -55,52 +40,6 @@ async def assert_problem(answer: aiohttp.ClientResponse, status: int) -> dict[st
     return problem
 
 
-async def test_every_route_refuses_a_wrong_method(door: OpenDoor) -> None:
-    """405 with Allow, as a problem, with and without a trailing slash."""
-    for route in ROUTES:
-        for path in {address(route), address(route).rstrip("/") + "/"}:
-            async with door.client.request("PATCH", path) as answer:
-                await assert_problem(answer, 405)
-                assert route.method in answer.headers["Allow"]
-
-
-async def test_every_keyed_route_refuses_a_stranger(door: OpenDoor) -> None:
-    """Without a key and with a wrong one: 401, as a problem, whatever else is wrong with the request."""
-    for route in KEYED:
-        for key in ("", "wrong", "kima_" + "0" * 64):
-            async with door.client.request(
-                route.method, address(route), data=b"not json", headers={"X-Api-Key": key}
-            ) as answer:
-                await assert_problem(answer, 401)
-
-
-async def test_every_keyed_route_refuses_a_wrong_role(door: OpenDoor, pool: Pool) -> None:
-    """A key of role metrics opens none of them."""
-    key = await front_door.make_key(pool, "metrics")
-    for route in KEYED:
-        async with door.client.request(route.method, address(route), headers={"X-Api-Key": key}) as answer:
-            await assert_problem(answer, 403)
-
-
-async def test_every_route_with_a_body_refuses_a_bad_one(door: OpenDoor) -> None:
-    """Not JSON, not an object, invalid UTF-8, nested without end: 400, 415 or 422, never 500."""
-    for route in WITH_BODY:
-        for body in (b"", b"not json", b"[1]", b'{"a": "\xff"}', b'{"a":' * 5_000 + b"1" + b"}" * 5_000):
-            async with door.client.request(route.method, address(route), data=body) as answer:
-                assert answer.status in {400, 404, 415, 422}, (name_of(route), body[:20])
-                await assert_problem(answer, answer.status)
-
-
-async def test_every_typed_body_is_json(door: OpenDoor) -> None:
-    """A form or a text is 415, whatever it holds, so that no page of others can send one without asking."""
-    for route in ROUTES:
-        if route.body is not Nothing:
-            for media in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "a"):
-                headers = {"Content-Type": media}
-                async with door.client.request(route.method, address(route), data=b"{}", headers=headers) as answer:
-                    await assert_problem(answer, 415)
-
-
 async def test_every_query_and_path_is_bounded(door: OpenDoor) -> None:
     """A text longer than anything is called, a parameter twice, a word for nothing: refused."""
     for query in ("stream=" + "x" * 1_025, "stream=a&stream=b", "after=null", "order=null"):
@@ -108,23 +47,6 @@ async def test_every_query_and_path_is_bounded(door: OpenDoor) -> None:
             await assert_problem(answer, 422)
     async with door.client.get("/api/trace/" + "x" * 1_025) as answer:
         await assert_problem(answer, 404)
-
-
-async def test_every_route_refuses_a_large_body(door: OpenDoor) -> None:
-    """Nobody can make this process read without end."""
-    for route in ROUTES:
-        if route.method != "GET":
-            async with door.client.request(route.method, address(route), data=io.BytesIO(b"x" * 1_200_000)) as answer:
-                await assert_problem(answer, 413)
-
-
-async def test_every_query_refuses_nonsense(door: OpenDoor) -> None:
-    """An unknown parameter, a NUL, a number that is none: 422, as a problem."""
-    for route in ROUTES:
-        if route.query is not Nothing:
-            for query in ("nonsense=1", "stream=%00", "limit=many", "limit=0", "limit=100000000000000000000"):
-                async with door.client.get(f"{address(route)}?{query}") as answer:
-                    await assert_problem(answer, 422)
 
 
 async def test_every_route_has_a_template_for_its_figures(door: OpenDoor) -> None:
@@ -137,26 +59,6 @@ async def test_every_route_has_a_template_for_its_figures(door: OpenDoor) -> Non
         figures = await answer.text()
     assert 'kima_http_requests_total{method="GET",route="/api/events/{event_id}",status="404"}' in figures
     assert str(event_id) not in figures
-
-
-@pytest.mark.parametrize("path", ["/nothing", "/api/webhooks", "/api/events/not-an-id", "/%00", "/api/../etc"])
-async def test_nothing_there_is_404(door: OpenDoor, path: str) -> None:
-    """As a problem, like every failure."""
-    async with door.client.get(path) as answer:
-        await assert_problem(answer, 404)
-
-
-async def test_every_answer_carries_its_protection(door: OpenDoor) -> None:
-    """Pages, JSON, problems: none may be framed, sniffed or run, and none says what runs here."""
-    for path in ("/", "/api/docs", "/ping", "/nothing", "/api/events"):
-        async with door.client.get(path) as answer:
-            assert answer.headers["X-Content-Type-Options"] == "nosniff"
-            assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
-            assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
-            assert "geolocation=()" in answer.headers["Permissions-Policy"]
-            assert answer.headers["X-Frame-Options"] == "DENY"
-            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
-            assert answer.headers["Server"] == "kima-stream"
 
 
 async def test_our_pages_refer_to_nothing_outside(door: OpenDoor) -> None:
@@ -217,34 +119,6 @@ async def test_the_correlation_id_is_the_callers(door: OpenDoor) -> None:
         async with door.client.get("/ping", headers=headers) as answer:
             echoed = answer.headers["X-Correlation-Id"]
             assert echoed == expected if expected else UUID(echoed).version == 7
-
-
-async def fail(call: Call[Nothing, Nothing]) -> web.Response:
-    """Raise what the path asks for."""
-    errors: dict[str, Exception] = {
-        "limit": RateLimitError(retry_after_seconds=7),
-        "settings": ConfigurationError(["KIMA_PORT: wrong", "KIMA_HOST: wrong"]),
-        "outage": IntegrationError("does not answer", system="lidarr", retryable=True),
-        "refusal": IntegrationError("does not want to", system="lidarr", retryable=False),
-        "defect": RuntimeError("postgresql://user:password@host"),
-    }
-    raise errors[call.parameter("kind")]
-
-
-@pytest.mark.parametrize(
-    ("kind", "status", "retry_after"),
-    [("limit", 429, "7"), ("settings", 400, None), ("outage", 503, "5"), ("refusal", 502, None), ("defect", 500, None)],
-)
-async def test_each_error_has_its_answer(pool: Pool, kind: str, status: int, retry_after: str | None) -> None:
-    """One tree, one translation; a defect of ours shows no internals."""
-    table = [Route(method="GET", path="/fail/{kind}", handler=fail, summary="Fail.")]
-    async with front_door.opened(pool, routes=table) as door, door.client.get(f"/fail/{kind}") as answer:
-        problem = await assert_problem(answer, status)
-
-        assert answer.headers.get("Retry-After") == retry_after
-        assert "password" not in json.dumps(problem)
-        assert problem.get("retryable") == {"outage": True, "refusal": False}.get(kind)
-        assert problem.get("faults", []) == (["KIMA_PORT: wrong", "KIMA_HOST: wrong"] if kind == "settings" else [])
 
 
 class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,8 +5,7 @@ import json
 import random
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -26,8 +25,7 @@ from tests import front_door
 from tests.factories import a_note, append_notes, number_all
 from tests.front_door import OpenDoor
 from tests.polling import eventually
-
-LIVE = "/api/live"
+from tests.watcher import LIVE, Watcher
 
 
 @pytest.fixture
@@ -35,56 +33,6 @@ async def door(pool: Pool) -> AsyncIterator[OpenDoor]:
     """Open the door of this test."""
     async with front_door.opened(pool) as opened:
         yield opened
-
-
-@dataclass
-class Watcher:
-    """A client of server-sent events as the standard has it: it remembers the last id of a complete message."""
-
-    last_id: str = ""
-    seen: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def positions(self) -> list[int]:
-        """Return the positions of all messages so far."""
-        return [event["position"] for event in self.seen]
-
-    async def messages(self, content: aiohttp.StreamReader) -> AsyncIterator[dict[str, Any]]:
-        """Yield each message; comments and blocks without data are none."""
-        last_id, data = self.last_id, ""
-        while line := await content.readuntil(max_size=2**22):
-            name, _, value = line.decode().rstrip("\r\n").partition(":")
-            match name:
-                case "id":
-                    last_id = value.removeprefix(" ")
-                case "data":
-                    data += value.removeprefix(" ")
-                case "" if not line.strip():
-                    self.last_id = last_id
-                    if data:
-                        self.seen.append(json.loads(data))
-                        assert self.seen[-1]["position"] == int(last_id)
-                        data = ""
-                        yield self.seen[-1]
-
-    @asynccontextmanager
-    async def watching(self, door: OpenDoor, query: str = "") -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-        """Connect, going on after the last id; yield the messages once the place in the log is known."""
-        headers = {"Last-Event-ID": self.last_id} if self.last_id else {}
-        timeout = aiohttp.ClientTimeout(total=60)
-        async with door.client.get(f"{LIVE}{query}", headers=headers, timeout=timeout, read_bufsize=2**22) as answer:
-            assert (answer.status, answer.content_type) == (200, "text/event-stream")
-            assert answer.headers["X-Accel-Buffering"] == "no"
-            assert (await answer.content.readline()).startswith(b"retry: ")
-            preamble = await answer.content.readline()
-            assert preamble.startswith(b"id: ")
-            self.last_id = preamble[4:].decode().strip()
-            yield self.messages(answer.content)
-
-    async def take(self, messages: AsyncIterator[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-        """Return the next ``count`` messages."""
-        async with asyncio.timeout(20):
-            return [await anext(messages) for _ in range(count)]
 
 
 async def write(conn: Connection, *, rounds: int, each: int = 10) -> None:
@@ -107,10 +55,10 @@ async def test_a_reader_cut_twenty_times_over_two_processes_misses_nothing(
     watcher = Watcher()
     cuts = 0
     async with front_door.opened(pool) as one, front_door.opened(other_pool) as other, asyncio.TaskGroup() as group:
-        async with watcher.watching(one):  # from here on
+        async with watcher.watching(one.client):  # from here on
             group.create_task(write(conn, rounds=60))
         while len(watcher.seen) < 600:
-            async with watcher.watching((one, other)[cuts % 2]) as messages:
+            async with watcher.watching((one, other)[cuts % 2].client) as messages:
                 await watcher.take(messages, min(rng.randint(0, 30), 600 - len(watcher.seen)))
             cuts += 1
     await other_pool.close()
@@ -126,7 +74,7 @@ async def test_a_slow_reader_is_cut_and_comes_back_without_loss(door: OpenDoor, 
     connector = aiohttp.TCPConnector(socket_factory=_small_socket)
     async with (
         aiohttp.ClientSession(door.url, headers={"X-Api-Key": door.key}, connector=connector) as client,
-        neighbour.watching(door) as messages,
+        neighbour.watching(door.client) as messages,
         client.get(LIVE, read_bufsize=2**10) as answer,
     ):
         await eventually(lambda: len(door.door.feed._readers) == 2)
@@ -142,7 +90,7 @@ async def test_a_slow_reader_is_cut_and_comes_back_without_loss(door: OpenDoor, 
                 pass
     assert neighbour.positions == list(range(1, 41))
     assert len(slow.seen) < 40
-    async with slow.watching(door) as messages:
+    async with slow.watching(door.client) as messages:
         await slow.take(messages, 40 - len(slow.seen))
     assert slow.positions == list(range(1, 41))
 
@@ -159,9 +107,9 @@ async def test_from_now_on_or_from_a_position(door: OpenDoor, conn: Connection) 
     await number_all(conn)
     now, start, middle = Watcher(), Watcher(), Watcher(last_id="10")
     async with (
-        now.watching(door) as coming,
-        start.watching(door, "?after=0") as all_,
-        middle.watching(door, "?after=2") as rest,
+        now.watching(door.client) as coming,
+        start.watching(door.client, "?after=0") as all_,
+        middle.watching(door.client, "?after=2") as rest,
     ):
         assert now.last_id == "12"
         await append_notes(conn, streams=1, each=1)
@@ -177,7 +125,7 @@ async def test_an_event_is_shown_as_elsewhere(door: OpenDoor, conn: Connection) 
     await event_store.append_many(conn, [Append("note-1", [a_note('{\r\n"a":\n[1.0, "\\n"]}')])])
     await number_all(conn)
     watcher = Watcher()
-    async with watcher.watching(door, "?after=0") as messages:
+    async with watcher.watching(door.client, "?after=0") as messages:
         (event,) = await watcher.take(messages, 1)
     async with door.client.get("/api/events?stream=note-1") as answer:
         assert (await answer.json())["events"] == [event]
@@ -202,7 +150,7 @@ async def test_filters_join_live_and_in_the_past(door: OpenDoor, conn: Connectio
         ("correlation_id=a&category=letter", [3, 6]),
     ):
         watcher = Watcher()
-        async with watcher.watching(door, f"?after=0&{query}") as messages:
+        async with watcher.watching(door.client, f"?after=0&{query}") as messages:
             await watcher.take(messages, len(expected) // 2)
             if query == "category=note":
                 await three()
@@ -227,7 +175,7 @@ async def test_fifty_readers_ask_as_often_as_one(
     ready = asyncio.Barrier(51)
 
     async def watch(watcher: Watcher) -> None:
-        async with watcher.watching(door) as messages:
+        async with watcher.watching(door.client) as messages:
             await ready.wait()
             await watcher.take(messages, 100)
 
@@ -244,10 +192,10 @@ async def test_the_places_are_limited(door: OpenDoor, monkeypatch: pytest.Monkey
     """One too many is told to come back; whoever leaves makes room."""
     monkeypatch.setattr(door.door.feed, "_max_readers", 1)
     watcher = Watcher()
-    async with watcher.watching(door), door.client.get(LIVE) as answer:
+    async with watcher.watching(door.client), door.client.get(LIVE) as answer:
         assert (answer.status, answer.headers["Retry-After"]) == (429, "5")
     await eventually(lambda: not door.door.feed._readers)
-    async with watcher.watching(door):
+    async with watcher.watching(door.client):
         pass
 
 
@@ -276,7 +224,7 @@ async def test_a_stop_ends_every_stream_in_order(pool: Pool, dsn: str, conn: Con
 
 
 async def _read_to_the_end(watcher: Watcher, door: OpenDoor) -> None:
-    async with watcher.watching(door) as messages:
+    async with watcher.watching(door.client) as messages:
         async for _ in messages:
             pass
 
@@ -296,7 +244,7 @@ async def test_a_revoked_key_sees_no_more(door: OpenDoor) -> None:
 async def test_who_has_gone_takes_no_place(door: OpenDoor) -> None:
     """Also when nothing is sent that could fail."""
     for _ in range(3):
-        async with Watcher().watching(door):
+        async with Watcher().watching(door.client):
             pass
     await eventually(lambda: not door.door.feed._readers)
 
@@ -317,7 +265,7 @@ async def test_a_head_ends(door: OpenDoor) -> None:
 async def test_a_position_ahead_of_the_log_is_waited_for(door: OpenDoor, conn: Connection) -> None:
     """What is at or below it was seen."""
     watcher = Watcher(last_id="2")
-    async with watcher.watching(door) as messages:
+    async with watcher.watching(door.client) as messages:
         await append_notes(conn, streams=1, each=4)
         await number_all(conn)
         await watcher.take(messages, 2)
@@ -328,7 +276,7 @@ async def test_an_outage_of_postgres_is_sat_out(postgres: Postgres) -> None:
     """The readers stay and get what comes after it."""
     pool = await database.open_pool(postgres.url, role="test")
     watcher = Watcher()
-    async with front_door.opened(pool) as door, watcher.watching(door) as messages:
+    async with front_door.opened(pool) as door, watcher.watching(door.client) as messages:
         await postgres.stop()
         await postgres.start()
 
@@ -353,6 +301,6 @@ async def test_many_large_events_are_read_in_short_pages(
         await event_store.append_many(conn, [Append("note-1", [a_note(json.dumps("x" * 900_000))])])
     await number_all(conn)
     watcher = Watcher()
-    async with watcher.watching(door, "?after=0") as messages:
+    async with watcher.watching(door.client, "?after=0") as messages:
         await watcher.take(messages, count)
     assert watcher.positions == list(range(1, count + 1))

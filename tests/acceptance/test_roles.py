@@ -9,11 +9,12 @@ import aiohttp
 import pytest
 
 from kima_stream.database import Pool
-from kima_stream.http.routes import AnyRoute, Nothing
+from kima_stream.http.routes import USER, AnyRoute
 from kima_stream.http.table import ROUTES
 from kima_stream.settings.api_keys import Role
 from tests import front_door
 from tests.front_door import LIDARR, OpenDoor
+from tests.routes import address, body_of, documented, media_of, name_of
 
 ROLES: tuple[Role, ...] = get_args(Role)
 NOBODY = "nobody"
@@ -31,6 +32,11 @@ PROMISED: dict[str, set[str]] = {
     "POST /api/events": {"admin", "user"},
     "GET /api/downloads": {"admin", "user"},
     "POST /api/downloads": {"admin", "user"},
+    "GET /api/discovery/": {"admin", "user"},
+    "POST /api/discovery/": {"admin", "user"},
+    "GET /api/searches": {"admin", "user"},
+    "POST /api/searches": {"admin", "user"},
+    "GET /api/soulseek/status": {"admin", "user"},
 }
 OPEN = {
     "GET /",
@@ -40,13 +46,9 @@ OPEN = {
     "GET /metrics",
     "GET /api/metrics",
     "GET /api/openapi.json",
+    "GET /api/asyncapi.json",
     "GET /api/docs",
 }
-
-
-def name_of(route: AnyRoute) -> str:
-    """Return how a person calls it."""
-    return f"{route.method} {route.path}"
 
 
 def promised(route: AnyRoute) -> set[str]:
@@ -59,12 +61,10 @@ def promised(route: AnyRoute) -> set[str]:
 
 @asynccontextmanager
 async def asked(door: OpenDoor, route: AnyRoute, key: str) -> AsyncIterator[aiohttp.ClientResponse]:
-    """Call a route as somebody would, with ids that nobody has and bodies that mean nothing."""
-    path = route.path.replace("{", "").replace("}", "").replace("/id", f"/{uuid4()}")
-    has_body = route.body is not Nothing or route.raw_body is not None
-    headers = {"X-Api-Key": key} | ({"Content-Type": "application/json"} if has_body else {})
+    """Call a route as somebody would, with an honest body and ids that nobody has."""
+    headers = {"X-Api-Key": key, **media_of(route)}
     async with door.client.request(
-        route.method, path, data=b"{}" if has_body else None, headers=headers, timeout=aiohttp.ClientTimeout(10)
+        route.method, address(route), data=body_of(route), headers=headers, timeout=aiohttp.ClientTimeout(10)
     ) as answer:
         yield answer
 
@@ -82,7 +82,7 @@ async def test_exactly_the_promised_roles_open_each_route(pool: Pool) -> None:
                     is_refused = answer.status in {401, 403}
                     if is_refused == (who in promised(route)) or (is_refused and answer.status != refusal):
                         faults.append(f"{name_of(route)} answers {answer.status} to {who}")
-                    assert answer.status < 500, name_of(route)
+                    assert answer.status < 500 or answer.status in documented(route), name_of(route)
     assert not faults
 
 
@@ -105,20 +105,30 @@ async def test_a_refused_webhook_leaves_no_trace(pool: Pool, key: str) -> None:
             assert 'kima_webhook_events_total{event_type="other",status="unauthorized"}' in await answer.text()
 
 
+# How a thing is made that only its owner may see, by the beginning of its routes. A new kind of thing of users
+# gets a line here; until it has one, the test below fails.
+OWNED: dict[str, tuple[str, dict[str, object]]] = {
+    "/api/downloads/": ("/api/downloads", {"artist": "Nina Simone", "album": "Pastel Blues"}),
+}
+
+
 async def test_anothers_thing_does_not_exist(pool: Pool) -> None:
     """On every route of users with an id in its path: 404 for another user, the same as for an id that nobody has."""
     async with front_door.opened(pool) as door:
-        async with door.client.post("/api/downloads", json={"artist": "Nina Simone", "album": "Pastel Blues"}) as made:
-            job_id = (await made.json())["id"]
         other = await front_door.make_key(pool, "user")
         door.door.keys.forget()
-        of_users = [route for route in ROUTES if route.path.startswith("/api/downloads/{id}")]
+        of_users = [route for route in ROUTES if route.roles == USER and "{" in route.path]
         assert len(of_users) >= 2
         for route in of_users:
+            (where, body), *_ = [OWNED[start] for start in OWNED if route.path.startswith(start)]
+            async with door.client.post(where, json=body) as made:
+                thing = (await made.json())["id"]
             answers = []
-            for identity in (job_id, uuid4()):
-                path = route.path.replace("{id}", str(identity))
-                async with door.client.request(route.method, path, headers={"X-Api-Key": other}) as answer:
+            for identity in (thing, uuid4()):
+                headers = {"X-Api-Key": other, **media_of(route)}
+                async with door.client.request(
+                    route.method, address(route, identity), data=body_of(route), headers=headers
+                ) as answer:
                     problem = await answer.json(content_type=None)
                     answers.append((answer.status, problem["code"], problem["detail"]))
             assert answers[0] == answers[1], name_of(route)

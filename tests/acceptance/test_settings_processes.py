@@ -13,6 +13,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from kima_stream.cli.doctor import examine
+from kima_stream.settings import config
 from tests.faults.campaign import Role, answers
 from tests.faults.test_campaign import free_port
 from tests.polling import eventually
@@ -149,6 +151,16 @@ def test_production_without_a_root_does_not_start(tmp_path: Path, dsn: str, redi
     assert code == 2
     assert said.splitlines()[-1].startswith("kima-stream: KIMA_SECRET_KEY: missing")
     assert not (tmp_path / "secret_key").exists()
+
+
+async def test_doctor_says_what_production_misses(tmp_path: Path, dsn: str, redis_url: str) -> None:
+    """Before a role is started in vain; with a root there is nothing to say."""
+    given = environment(tmp_path, dsn, redis_url, KIMA_HOST="0.0.0.0")  # noqa: S104 - never bound
+    faults = []
+    for root in ("", ROOT):
+        report = await examine(config.load({**given, "KIMA_SECRET_KEY": root}))
+        faults.append([finding.says.partition(":")[0] for finding in report.findings if finding.part == "secret key"])
+    assert faults == [["KIMA_SECRET_KEY"], []]
 
 
 @pytest.mark.parametrize("role", ROLES)

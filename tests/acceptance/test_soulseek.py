@@ -145,7 +145,8 @@ async def test_a_search_shows_its_results_and_one_is_fetched(
     (tmp_path / "music").mkdir()
     content = bytes(range(256)) * 100
     offers = [Offer(path=f"music\\Some Artist - An Album\\0{n}.flac", content=content) for n in (1, 2)]
-    loaded = config.load(environment | {"KIMA_MUSIC_PATH": str(tmp_path / "music")})
+    root = {"KIMA_SECRET_KEY": front_door.ROOT}  # what somebody types is sealed, and opened by the owner
+    loaded = config.load(environment | root | {"KIMA_MUSIC_PATH": str(tmp_path / "music")})
     store = SettingsStore(pool, Sources.of(loaded))
     async with (
         peer(server, tmp_path / "peer", offers),

@@ -4,7 +4,7 @@ import gzip
 import json
 import random
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 
 METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "CONNECT", "PRI", "get", "G\xe9T")
@@ -40,8 +40,10 @@ NO_JSON = (
 class Hostile:
     """Draws requests; the same seed draws the same."""
 
-    def __init__(self, rng: random.Random, routes: Sequence[tuple[str, str]], bodies: Sequence[bytes]) -> None:
-        """Know where honest requests go, and what they look like."""
+    def __init__(
+        self, rng: random.Random, routes: Mapping[tuple[str, str], bytes | None], bodies: Sequence[bytes]
+    ) -> None:
+        """Know where honest requests go, by method and path, and what they look like; ``bodies`` fit anywhere."""
         self._rng = rng
         self._routes = routes
         self._bodies = bodies
@@ -51,17 +53,17 @@ class Hostile:
         rng = self._rng
         if rng.random() < 0.05:
             return rng.randbytes(rng.randrange(1, 2_000)) + b"\r\n\r\n"
-        body = self._body()
+        route = rng.choice(list(self._routes))
+        body = self._body(self._routes[route])
         fields = [
             b"Host: x", b"Connection: close", b"X-Api-Key: " + key.encode(), b"X-Forwarded-For: " + self._address(),
             *self._type(), *self._coding(body), *(self._field() for _ in range(rng.choice((0, 0, 1, 2, 5, 60)))),
         ]  # fmt: skip
         rng.shuffle(fields)
-        return b"\r\n".join([self._line(), *fields]) + b"\r\n\r\n" + body
+        return b"\r\n".join([self._line(*route), *fields]) + b"\r\n\r\n" + body
 
-    def _line(self) -> bytes:
+    def _line(self, method: str, path: str) -> bytes:
         rng = self._rng
-        method, path = rng.choice(self._routes)
         method = method if rng.random() < 0.85 else rng.choice(METHODS)
         while "{" in path:
             before, _, rest = path.partition("{")
@@ -96,9 +98,9 @@ class Hostile:
     def _address(self) -> bytes:
         return ".".join(str(self._rng.randrange(256)) for _ in range(4)).encode()
 
-    def _body(self) -> bytes:
+    def _body(self, honest: bytes | None) -> bytes:
         rng = self._rng
-        match rng.randrange(5):
+        match rng.randrange(6):
             case 0:
                 return b""
             case 1:
@@ -108,6 +110,8 @@ class Hostile:
             case 3:
                 packed = rng.choice((gzip.compress, zlib.compress))(rng.choice((b"{}", b" " * 5_000_000)))
                 return packed if rng.random() < 0.5 else packed[: len(packed) // 2]
+            case 4 | 5 if honest:
+                return self._mutated(honest)
             case _:
                 return self._mutated(rng.choice(self._bodies))
 

@@ -19,6 +19,7 @@ from kima_stream.http.table import ROUTES
 from tests import front_door
 from tests.faults.hostile import Hostile
 from tests.polling import eventually
+from tests.routes import body_of
 
 REQUESTS = 10_000
 AT_ONCE = 8
@@ -35,7 +36,8 @@ async def serving(dsn: str, folder: Path) -> AsyncIterator[tuple[psutil.Process,
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     environment = {
-        **os.environ, "KIMA_DATABASE_URL": dsn, "KIMA_DATA_DIR": str(folder), "KIMA_PORT": str(port),
+        **os.environ, **front_door.NOWHERE_NAMED,
+        "KIMA_DATABASE_URL": dsn, "KIMA_DATA_DIR": str(folder), "KIMA_PORT": str(port),
         "KIMA_TRUSTED_PROXIES": "127.0.0.1", "KIMA_LOG_FORMAT": "json", "KIMA_LOG_LEVEL": "error",
     }  # fmt: skip
     with (folder / "log").open("wb") as log:
@@ -91,9 +93,9 @@ async def test_hostile_requests_harm_nobody(
 ) -> None:
     """Thousands of hostile requests: each refused or taken, none a defect; memory stays, and webhooks still come in."""
     keys = [await front_door.make_key(pool) for _ in range(KEYS)]
-    bodies = [path.read_bytes() for path in sorted((front_door.FIXTURES / "webhooks").glob("*.json"))]
-    routes = [(route.method, route.path) for route in ROUTES if route.path != "/api/live"]
-    hostile = Hostile(rng, routes, bodies)
+    webhooks = [path.read_bytes() for path in sorted((front_door.FIXTURES / "webhooks").glob("*.json"))]
+    routes = {(str(route.method), route.path): body_of(route) for route in ROUTES if route.path != "/api/live"}
+    hostile = Hostile(rng, routes, webhooks)
     count = scaled(REQUESTS)
     async with serving(dsn, tmp_path) as (process, port):
         statuses: Counter[int] = Counter()

@@ -1,6 +1,7 @@
 """Keys: shown once, kept as a hash, refused within a second after they were revoked."""
 
 import asyncio
+import hmac
 import os
 import stat
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from kima_stream.database import Connection, Pool
 from kima_stream.errors import NotFoundError
 from kima_stream.settings import api_keys
-from kima_stream.settings.api_keys import ApiKeys
+from kima_stream.settings.known_keys import ApiKeys
 from tests.polling import eventually
 
 
@@ -53,6 +54,28 @@ async def test_strangers_stand_for_nobody(pool: Pool, conn: Connection) -> None:
 
     assert await names(ApiKeys(pool), "", "nonsense", key[:-1], key + "0", key.upper()) == []
     assert await names(ApiKeys(pool)) == []
+
+
+async def test_every_known_key_is_compared_in_constant_time_whatever_was_asked(
+    pool: Pool, conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On bytes of one length, the first and the last key alike, also after one fitted: time says nothing of any."""
+    made = [(await api_keys.create(conn, name=f"{number}", role="user"))[0] for number in range(5)]
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return hmac.compare_digest(one, other)
+
+    monkeypatch.setattr(api_keys, "compare_digest", compare)
+    keys = ApiKeys(pool, clock=Clock())
+    await keys.verify([made[0].encode()])
+    for asked in (made[0].encode(), made[-1].encode(), "pässwörd 密".encode(), b"\xff\xfe", b"x"):
+        compared.clear()
+        found = await keys.verify([asked])
+        assert len(found) == (asked.decode("latin-1") in made)
+        assert len({other for _, other in compared}) == 5
+        assert {len(part) for pair in compared for part in pair} == {32}
 
 
 async def test_a_revoked_key_is_refused_within_a_second(pool: Pool, conn: Connection) -> None:

@@ -46,6 +46,21 @@ async def test_an_untouched_log_is_verified(conn: Connection) -> None:
     assert verified.chain_hash == link
 
 
+async def test_an_event_that_was_passed_by_is_found(conn: Connection) -> None:
+    """It has no position, and the publisher says that nothing is missing there: nobody would ever handle it."""
+    await append_notes(conn, streams=1, each=3)
+    await number_all(conn)
+    await event_store.append(conn, "memo-1", [a_note()])
+    await conn.execute("UPDATE leases SET floor = (SELECT max(id) FROM events)")
+    await append_notes(conn, streams=1, each=1)
+    await number_all(conn)
+
+    (fault,) = (await audit.verify(conn)).faults
+
+    assert (fault.position, fault.kind) == (4, "forgotten")
+    assert "memo-1 version 0" in fault.detail
+
+
 def flip_text(text: str, rng: random.Random) -> str:
     """Return ``text`` with one bit of one byte flipped, still UTF-8 and without NUL."""
     while True:
@@ -139,7 +154,7 @@ async def test_the_skeleton_is_checked_too(open_log: Connection, statement: str,
 
 
 async def test_a_tail_cut_off_is_noticed_by_those_who_saw_it(open_log: Connection, pool: Pool) -> None:
-    """The chain alone cannot miss what came after it; the groups' checkpoints do."""
+    """The chain alone cannot miss what came after it; the groups' checkpoints do, and so do the events."""
     await Scribe.prepare(open_log)
     group: ConsumerGroup = Scribe().group
     await sweep_once(pool, group)
@@ -147,6 +162,10 @@ async def test_a_tail_cut_off_is_noticed_by_those_who_saw_it(open_log: Connectio
 
     verified = await audit.verify(open_log)
 
+    assert {(fault.kind, fault.position) for fault in verified.faults} == {("checkpoint", 60), ("forgotten", 56)}
+
+    await open_log.execute("DELETE FROM events WHERE id NOT IN (SELECT id FROM event_positions)")
+    verified = await audit.verify(open_log)
     assert [(fault.kind, fault.position) for fault in verified.faults] == [("checkpoint", 60)]
 
 

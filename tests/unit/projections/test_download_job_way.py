@@ -299,6 +299,19 @@ def test_an_import_failure_takes_another_release_up_to_the_cap() -> None:
     assert "close enough" in (play.state.reason or "")
 
 
+def test_a_grab_that_is_told_after_its_import_failed_is_no_second_one() -> None:
+    """Seen in the history, the webhook came late: the job is over, and stays so; a retry may take it again."""
+    play = grabbing(msgspec.structs.replace(LIDARR, max_blocklists=0))
+    play.news(import_failed())
+    assert play.state.status == "failed"
+
+    assert play.news(a_grab()) == []
+    play.news(RETRY)
+    play.outcome(added())
+    play.news(a_grab())
+    assert (play.state.status, play.state.attempt) == ("downloading", 2)
+
+
 def test_a_download_failure_is_followed_by_lidarrs_next_grab_up_to_the_cap() -> None:
     """Lidarr searches again by itself; after so many releases the source is given up."""
     play = grabbing(BOTH)
