@@ -2,8 +2,8 @@
 FROM python:3.13-slim AS build
 WORKDIR /build
 RUN python -m venv /app
-COPY requirements/runtime.lock requirements/
-RUN /app/bin/pip install --no-cache-dir --require-hashes -r requirements/runtime.lock
+COPY requirements/soulseek.lock requirements/
+RUN /app/bin/pip install --no-cache-dir --require-hashes -r requirements/soulseek.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY kima_stream kima_stream
 COPY projections projections

@@ -11,16 +11,19 @@ WORKERS ?= 2
 .DEFAULT_GOAL := help
 .PHONY: install run demo test test-all check format bench lock docs clean help
 
+# peer.lock: a real Soulseek peer for the tests, run as a program without its window, so without what that needs.
 install: $(VENV)/.installed ## Make .venv and install what the locks name, hash by hash
 
-$(VENV)/.installed: pyproject.toml requirements/dev.lock
+$(VENV)/.installed: pyproject.toml requirements/dev.lock requirements/peer.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
 	  echo "Cannot make a virtual environment. On Debian: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
 ifneq ($(UV),)
 	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.lock
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes --no-deps -r requirements/peer.lock
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 else
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/peer.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 endif
 	@touch $@
@@ -59,7 +62,10 @@ lock: ## Resolve the dependencies anew into requirements/*.lock (needs uv, in .v
 	  --no-emit-index-url --no-annotate --no-header --upgrade "$$@"; }; \
 	lock --output-file requirements/runtime.lock && \
 	lock --extra embedded --output-file requirements/embedded.lock && \
-	lock --extra dev --extra embedded --output-file requirements/dev.lock
+	lock --extra soulseek --output-file requirements/soulseek.lock && \
+	lock --extra dev --extra embedded --output-file requirements/dev.lock && \
+	echo nicotine-plus | "$$UV" pip compile - --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-annotate --no-header --no-deps --upgrade --output-file requirements/peer.lock
 
 docs: install ## Write docs/settings.md anew
 	@$(BIN)/python -m kima_stream.settings.reference > docs/settings.md

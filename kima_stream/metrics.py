@@ -32,6 +32,12 @@ id, never text of a sender. Imports nothing of ours.
     kima_effect_outcomes_total{kind,outcome}        effects: one per attempt
     kima_effect_seconds{kind}                       effects: one attempt, from its lease to the news
     kima_breaker_open{system}                       effects: 1 while a system is not called, but for probes
+    kima_soulseek_connection_status                 the account's owner: 1 while it is logged in
+    kima_soulseek_searches_total{status}            the owner: success, not_found, failed; shared: not sent again
+    kima_soulseek_search_duration_seconds           the owner: from the gate to the end of the answers
+    kima_soulseek_gate_wait_seconds                 the gate: how long a search waited for its turn
+    kima_soulseek_downloads_total{status}           the owner: success, failed; local: our disk failed
+    kima_soulseek_download_duration_seconds{status} the owner: one file, its time in the peer's queue included
     kima_lidarr_api_calls_total{endpoint,status}    the client of Lidarr, once per call, also of those in vain
     kima_lidarr_api_duration_seconds{endpoint}      the client of Lidarr
     kima_settings_version                           settings store: changes that are in force in this process
@@ -93,6 +99,26 @@ http_request_seconds = Histogram(
     "kima_http_request_seconds", "From the request's head to the answer.", ("method", "route"), buckets=_FAST
 )
 live_readers = Gauge("kima_live_readers", "Readers of the live feed at this process.")
+
+soulseek_connection_status = Gauge(
+    "kima_soulseek_connection_status", "1 while this process is logged in to Soulseek, else 0."
+)
+soulseek_searches = Counter("kima_soulseek_searches_total", "Searches by outcome.", ("status",))
+soulseek_search_seconds = Histogram(
+    "kima_soulseek_search_duration_seconds",
+    "From the gate to the end of the answers.",
+    buckets=(1, 5, 10, 15, 20, 30, 45, 60),
+)
+soulseek_gate_wait_seconds = Histogram(
+    "kima_soulseek_gate_wait_seconds", "How long a search waited at the gate.", buckets=(0.1, 1, 10, 30, 60, 220, 600)
+)
+soulseek_downloads = Counter("kima_soulseek_downloads_total", "Files by outcome.", ("status",))
+soulseek_download_seconds = Histogram(
+    "kima_soulseek_download_duration_seconds",
+    "One file, from its request to its end.",
+    ("status",),
+    buckets=(5, 10, 30, 60, 120, 300, 600, 1200),
+)
 
 cache_operations = Counter(
     "kima_cache_operations_total", "Operations on the cache: get, set, delete.", ("cache_name", "operation")

@@ -17,6 +17,7 @@ from kima_stream.checkpoints import ConsumerGroup
 from kima_stream.cli import outside, parts
 from kima_stream.cli.completion import complete_group
 from kima_stream.cli.loop import run, settings, stopping, together
+from kima_stream.cli.soulseek import soulseek
 from kima_stream.database import Pool
 from kima_stream.errors import ConfigurationError
 from kima_stream.settings import api_keys
@@ -131,9 +132,12 @@ async def _consume(loaded: Settings, names: tuple[str, ...], slot: int, *, as_js
         size = 2 + 2 * len(groups) + outside.CONNECTIONS
         connections = await stack.enter_async_context(parts.pool(dsn, "consume", max_size=size))
         store = await stack.enter_async_context(parts.settings_store(loaded, connections))
+        roles = parts.subscriptions(groups, connections, stream, slot=slot)
         if not names or outside.CALLS in names:
             await stack.enter_async_context(outside.calls(connections, store, name=parts.holder()))
-        await stack.enter_async_context(together(*parts.subscriptions(groups, connections, stream, slot=slot)))
+            account = soulseek(dsn, connections, store, name=parts.holder(), redis_url=url)
+            roles.append(await stack.enter_async_context(account))
+        await stack.enter_async_context(together(*roles))
         where = await stack.enter_async_context(parts.metrics_door(loaded, connections, stream))
         _say_running("consume", where, groups, as_json=as_json)
         await stop.wait()

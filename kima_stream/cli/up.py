@@ -12,6 +12,7 @@ import msgspec
 
 from kima_stream.cli import outside, parts
 from kima_stream.cli.loop import run, settings, stopping, together
+from kima_stream.cli.soulseek import soulseek
 from kima_stream.embedded import home as homes
 from kima_stream.settings import api_keys
 from kima_stream.settings.config import Settings
@@ -60,7 +61,8 @@ async def _up(loaded: Settings, claim: homes.Claim, *, as_json: bool) -> None:
         )
         await stack.enter_async_context(outside.calls(workers, store, name=name, wake_publisher=wake))
         await stack.enter_async_context(outside.looks(workers, store, name=name))
-        await stack.enter_async_context(together(*roles))
+        account = soulseek(dsn, workers, store, name=name, redis_url=url, wake_publisher=wake)
+        await stack.enter_async_context(together(*roles, await stack.enter_async_context(account)))
         door = parts.door(
             loaded, connections, stream, port=loaded.port, redis_url=url, wake_publisher=wake, store=store
         )

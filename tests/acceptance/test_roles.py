@@ -36,6 +36,7 @@ PROMISED: dict[str, set[str]] = {
     "POST /api/discovery/": {"admin", "user"},
     "GET /api/searches": {"admin", "user"},
     "POST /api/searches": {"admin", "user"},
+    "GET /api/soulseek/status": {"admin", "user"},
 }
 OPEN = {
     "GET /",
