@@ -2,10 +2,13 @@
 
 import asyncio
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from prometheus_client import REGISTRY
 
+from consumers.reconcilers import deadlines
 from kima_stream.database import Connection, Pool
 from kima_stream.effects.breaker import read as read_breakers
 from kima_stream.settings import api_keys
@@ -141,8 +144,10 @@ async def test_an_import_that_fails_is_tried_with_other_releases_up_to_a_cap(poo
                 await asyncio.sleep(0.05)
 
         spoiling = asyncio.create_task(spoil())
-        failed = await play.ends(job_id, "failed", timeout=60)
+        await eventually(lambda: _waits_for_a_grab(play, job_id, blocked=2), timeout=60)
         spoiling.cancel()
+        await deadlines.sweep_once(pool, datetime.now(UTC) + timedelta(hours=1))  # nothing more is grabbed
+        failed = await play.ends(job_id, "failed")
 
         blocked = [call for call in play.house.calls if call.method == "DELETE" and call.status == 200]
         assert len(blocked) == 1
@@ -150,6 +155,30 @@ async def test_an_import_that_fails_is_tried_with_other_releases_up_to_a_cap(poo
         assert Counter(await play.types(job_id))["download_job.failed"] == 1
         assert failed.reason
         assert failed.next_step
+
+
+async def _waits_for_a_grab(play: Play, job_id: UUID, *, blocked: int) -> bool:
+    deletions = sum(call.method == "DELETE" and call.status == 200 for call in play.house.calls)
+    assert deletions >= blocked
+    return (await play.show(job_id)).status == "searching"
+
+
+async def test_how_many_are_under_way_is_shown(pool: Pool) -> None:
+    """By source, and back to nothing when they have ended: counted, not added up."""
+
+    def active(source: str) -> float | None:
+        return REGISTRY.get_sample_value("kima_active_downloads", {"source": source})
+
+    async with acquisition.playing(pool, luck=Luck(ends=0.0)) as play:
+        jobs = [await play.ask(album) for album in play.albums[:2]]
+        for job_id in jobs:
+            await play.ends(job_id, "downloading")
+        await deadlines.measure(pool)
+        assert (active("lidarr"), active("soulseek")) == (2, 0)
+        for job_id in jobs:
+            await play.change(job_id, "cancel")
+        await deadlines.measure(pool)
+        assert active("lidarr") == 0
 
 
 async def test_two_users_of_one_album_make_one_download(pool: Pool) -> None:
