@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -127,6 +129,25 @@ async def _is_open(conn: Connection) -> bool:
     return any(state != "closed" for _, state in await read_breakers(conn, ["lidarr"]))
 
 
+@asynccontextmanager
+async def spoiled(play: Play) -> AsyncIterator[None]:
+    """Let no download be imported."""
+
+    async def spoil() -> None:
+        while True:
+            for download in play.house.lidarr.downloads:
+                if download.state == "downloading":
+                    await play.house.lidarr.fail_import(download, "Album match is not close enough: 61.2%")
+            await asyncio.sleep(0.05)
+
+    spoiling = asyncio.create_task(spoil())
+    try:
+        yield
+    finally:
+        spoiling.cancel()
+        await asyncio.gather(spoiling, return_exceptions=True)
+
+
 async def test_an_import_that_fails_is_tried_with_other_releases_up_to_a_cap(pool: Pool) -> None:
     """Each failed release is blocked once, no more of them than allowed; then the job fails and says why."""
     async with acquisition.playing(pool, luck=Luck(ends=0.0)) as play:
@@ -135,19 +156,8 @@ async def test_an_import_that_fails_is_tried_with_other_releases_up_to_a_cap(poo
         async with play.door.client.put("/api/settings", json={"downloadRetryAttempts": 1}) as answer:
             assert answer.status == 200
         job_id = await play.ask(play.albums[0])
-
-        async def spoil() -> None:
-            while True:
-                for download in play.house.lidarr.downloads:
-                    if download.state == "downloading":
-                        await play.house.lidarr.fail_import(download, "Album match is not close enough: 61.2%")
-                await asyncio.sleep(0.05)
-
-        spoiling = asyncio.create_task(spoil())
-        await eventually(lambda: _waits_for_a_grab(play, job_id, blocked=2), timeout=60)
-        spoiling.cancel()
-        await deadlines.sweep_once(pool, datetime.now(UTC) + timedelta(hours=1))  # nothing more is grabbed
-        failed = await play.ends(job_id, "failed")
+        async with spoiled(play):
+            failed = await play.ends(job_id, "failed", timeout=60)
 
         blocked = [call for call in play.house.calls if call.method == "DELETE" and call.status == 200]
         assert len(blocked) == 1
@@ -155,6 +165,19 @@ async def test_an_import_that_fails_is_tried_with_other_releases_up_to_a_cap(poo
         assert Counter(await play.types(job_id))["download_job.failed"] == 1
         assert failed.reason
         assert failed.next_step
+
+
+async def test_when_nothing_more_is_grabbed_the_job_fails(pool: Pool) -> None:
+    """Releases are blocked until there is none: the bound of waiting ends the job, once, with a reason."""
+    async with acquisition.playing(pool, luck=Luck(ends=0.0)) as play:
+        play.is_looking = True
+        job_id = await play.ask(play.albums[0])
+        async with spoiled(play):
+            await eventually(lambda: _waits_for_a_grab(play, job_id, blocked=2), timeout=60)
+        await deadlines.sweep_once(pool, datetime.now(UTC) + timedelta(hours=1))
+
+        assert (await play.ends(job_id, "failed")).reason
+        assert Counter(await play.types(job_id))["download_job.failed"] == 1
 
 
 async def _waits_for_a_grab(play: Play, job_id: UUID, *, blocked: int) -> bool:
