@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+import asyncpg
 import msgspec
 
 from kima_stream.database import Connection
@@ -44,7 +45,14 @@ async def insert(conn: Connection, appends: Sequence[Append]) -> dict[UUID, Writ
     """
     if sum(len(append.events) for append in appends) >= COPY_FROM_EVENTS:
         return await _copy(conn, appends)
-    return await _insert(conn, appends)
+    return {row[0]: Written(row[1], row[2], row[3]) for row in await _insert(conn, _INSERT_AND_TELL, appends)}
+
+
+async def insert_versions(conn: Connection, appends: Sequence[Append]) -> dict[UUID, int]:
+    """Do as ``insert`` does, and return the versions alone: a third of what Postgres would say is times."""
+    if sum(len(append.events) for append in appends) >= COPY_FROM_EVENTS:
+        return {event_id: written.version for event_id, written in (await _copy(conn, appends)).items()}
+    return {row[0]: row[1] for row in await _insert(conn, _INSERT, appends)}
 
 
 # Every look-up is a scalar subquery with LIMIT 1: as EXISTS it may become a hash over a whole
@@ -79,11 +87,11 @@ _INSERT = """
       FROM incoming AS i
      WHERE NOT i.known AND (i.expected IS NULL OR i.expected = i.head)
      ORDER BY i.n  -- ids are drawn in this order: a stream's versions and a cause before its effect
-    RETURNING event_id, version, occurred_at, recorded_at
-"""
+    RETURNING event_id, version"""
+_INSERT_AND_TELL = f"{_INSERT}, occurred_at, recorded_at"
 
 
-async def _insert(conn: Connection, appends: Sequence[Append]) -> dict[UUID, Written]:
+async def _insert(conn: Connection, statement: str, appends: Sequence[Append]) -> list[asyncpg.Record]:
     rows = [
         (
             append.stream, append.expected_version, event.event_id, event.type,
@@ -97,8 +105,7 @@ async def _insert(conn: Connection, appends: Sequence[Append]) -> dict[UUID, Wri
     if len(rows) > len(appends):
         members = [member for member, append in enumerate(appends) for _ in append.events]
     columns = [None if column.count(None) == len(column) else column for column in zip(*rows, strict=True)]
-    inserted = await conn.fetch(_INSERT, members, *columns)
-    return {row[0]: Written(row[1], row[2], row[3]) for row in inserted}
+    return await conn.fetch(statement, members, *columns)
 
 
 _CHECK = """

@@ -8,13 +8,12 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Self
-from uuid import UUID
 
 import asyncpg
 import msgspec
 import structlog
 
-from kima_stream import event_store, metrics
+from kima_stream import event_rows, event_store, metrics
 from kima_stream.database import Connection, Pool
 from kima_stream.delivery import OUTAGE
 from kima_stream.errors import DuplicateEventError, EventRef, KimaStreamError
@@ -143,12 +142,12 @@ class GroupCommit:
                 _follow(follower, leader)
 
     async def _commit_shared(self, conn: Connection, members: list[_Member]) -> None:
-        written = await event_store.insert(conn, [member.append for member in members])
+        written = await event_rows.insert_versions(conn, [member.append for member in members])
         metrics.commit_batch_events.observe(len(written))
         for member in members:
             append = member.append
             if append.events[0].event_id in written:
-                member.resolve(_receipt(append, [written[event.event_id].version for event in append.events]))
+                member.resolve(_receipt(append, [written[event.event_id] for event in append.events]))
             else:
                 await self._commit_alone(conn, member)  # known already: it says where
 
@@ -176,20 +175,21 @@ def _sort(members: list[_Member]) -> tuple[list[_Member], list[tuple[_Member, _M
     shared: list[_Member] = []
     followers: list[tuple[_Member, _Member]] = []
     alone: list[_Member] = []
-    first: dict[UUID, _Member] = {}
-    crowd = Counter(member.append.stream for member in members)
+    first: dict[int, _Member] = {}  # by the number of an id, which hashes at a fifth of the cost
+    crowd = Counter([member.append.stream for member in members])
     for member in members:
-        events = member.append.events
-        leader = first.get(events[0].event_id)
-        if leader is not None and [e.event_id for e in leader.append.events] == [e.event_id for e in events]:
+        ids = [event.event_id.int for event in member.append.events]
+        leader = first.get(ids[0])
+        if leader is not None and [event.event_id.int for event in leader.append.events] == ids:
             followers.append((member, leader))
-        elif any(event.event_id in first for event in events) or (
+        elif any(event_id in first for event_id in ids) or (
             member.append.expected_version is not None and crowd[member.append.stream] > 1
         ):
             alone.append(member)
         else:
             shared.append(member)
-            first.update((event.event_id, member) for event in events)
+            for event_id in ids:
+                first[event_id] = member
     return shared, followers, alone
 
 

@@ -9,6 +9,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 import structlog
@@ -17,6 +18,7 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_request import BaseRequest
 
+from kima_stream.group_commit import Receipt
 from kima_stream.http import correlation, problems
 from kima_stream.http.express import Express, Parcel
 from kima_stream.http.protection import PROTECTION
@@ -78,15 +80,18 @@ class Connection(web.RequestHandler):
         if not self._is_idle() or self._messages or self._close or self._force_close or self._paused:
             return False
         self._is_under_way = True
-        parcel = self._express.accept(message, payload)
+        parcel: Parcel | None = None
+        try:
+            parcel = self._express.accept(message, payload)
+        finally:
+            self._is_under_way = parcel is not None
         if parcel is None:
-            self._is_under_way = False
             return False
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        parcel.first.add_done_callback(lambda _: self._go_on(parcel))
+        parcel.first.add_done_callback(partial(self._go_on, parcel))
         return True
 
-    def _go_on(self, parcel: Parcel) -> None:
+    def _go_on(self, parcel: Parcel, _: "asyncio.Future[Receipt]") -> None:
         answer = parcel.answer()
         if answer is None:
             self._rest = self._loop.create_task(self._see_through(parcel))
@@ -199,12 +204,8 @@ class _Tap:
 class Server(web.Server):
     """Makes such connections, and no more than ``MAX_CONNECTIONS``."""
 
-    def __init__(self, answer: Answer, *, express: Express, head_seconds: float, **options: object) -> None:
-        """Take what aiohttp takes, and what a connection needs."""
-        # aiohttp's factory makes a Request of each, and its options are of many types.
-        super().__init__(answer, **options)  # type: ignore[arg-type]  # as said
-        self.express = express
-        self.head_seconds = head_seconds
+    express: Express
+    head_seconds: float = HEAD_SECONDS
 
     def __call__(self) -> web.RequestHandler:
         """Return the handler of a connection that was accepted."""
@@ -238,10 +239,11 @@ class Runner(web.AppRunner):
 
     async def _make_server(self) -> Server:
         made = await super()._make_server()
-        return Server(
-            self._answer,
-            express=self._express,
-            head_seconds=self._head_seconds,
+        server = Server(
+            self._answer,  # type: ignore[arg-type]  # its factory makes a Request of each
             request_factory=made.request_factory,
             **self._kwargs,
         )
+        server.express = self._express
+        server.head_seconds = self._head_seconds
+        return server

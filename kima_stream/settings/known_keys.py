@@ -60,9 +60,12 @@ class ApiKeys:
 
     def known(self, candidates: tuple[bytes, ...]) -> tuple[Principal, ...]:
         """Return what ``verify`` would, as far as that needs no waiting; strangers may have to be looked up again."""
-        if self._read_at < self._needed(RENEW_SECONDS):
+        age_seconds = self._clock() - self._read_at
+        if age_seconds > RENEW_SECONDS:
             _ = self._begin_reading()  # not awaited: what is known still holds
-        return self._find(candidates) if self._read_at >= self._needed(MAX_AGE_SECONDS) else ()
+        if age_seconds > MAX_AGE_SECONDS or self._read_at < self._forgotten_at:
+            return ()
+        return self._find(candidates)
 
     def forget(self) -> None:
         """Read the table again before the next answer: a key was made or revoked here."""

@@ -9,10 +9,12 @@ from uuid import UUID
 import aiohttp
 import pytest
 from aiohttp import web
+from asyncpg.transaction import Transaction
 
 from kima_stream import database
 from kima_stream.database import Pool
 from kima_stream.http import app, server
+from kima_stream.http.connection import Connection
 from kima_stream.http.table import ROUTES
 from kima_stream.settings import api_keys
 from kima_stream.settings.config import Settings
@@ -179,6 +181,28 @@ async def test_requests_one_behind_the_other_are_answered_in_order(pool: Pool) -
         assert await pool.fetchval("SELECT count(*) FROM events") == 13
 
 
+async def test_what_comes_meanwhile_waits(pool: Pool) -> None:
+    """What could be answered at once, and half a webhook, sent while one is being committed: in their order."""
+    async with opened(pool) as (door, express), speaking(door) as (reader, writer), pool.acquire() as blocker:
+        lock = blocker.transaction()
+        await lock.start()
+        await blocker.execute("LOCK TABLE events")
+        requests = [raw(door, webhook("health"), headers=f"X-Correlation-Id: c-{number}\r\n") for number in range(4)]
+        requests[1] = raw(door, b"", path="/ping", method="GET", headers="X-Correlation-Id: c-1\r\n")
+        writer.write(requests[0])
+        await eventually(lambda: express.taken == 1)
+        writer.write(requests[1] + requests[2][:100])
+        await writer.drain()
+        writer.write(requests[2][100:])
+        await lock.rollback()
+        answers = [await read(reader) for _ in range(3)]
+        writer.write(requests[3])
+        answers.append(await read(reader))
+
+        assert [headers["X-Correlation-Id"] for _, headers, _ in answers] == ["c-0", "c-1", "c-2", "c-3"]
+        assert {status for status, _, _ in answers} == {"HTTP/1.1 200 OK"}
+
+
 async def test_a_revoked_key_opens_neither_way(pool: Pool) -> None:
     """Within a second, also for a sender that has just been let in."""
     async with opened(pool) as (door, _):
@@ -213,8 +237,15 @@ async def test_an_outage_is_503(pool: Pool, dsn: str) -> None:
     assert await pool.fetchval("SELECT count(*) FROM events") == 0
 
 
-async def test_a_stop_waits_for_it(dsn: str, pool: Pool) -> None:
-    """A webhook whose commit is awaited when the stop begins is answered, told to leave, and in the log."""
+async def test_a_stop_waits_for_it(dsn: str, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A webhook whose commit is awaited when connections end is answered, told to leave, and in the log."""
+    ending, end = asyncio.Event(), Connection.shutdown
+
+    async def shutdown(self: Connection, timeout: float | None = 15.0) -> None:
+        ending.set()
+        await end(self, timeout)
+
+    monkeypatch.setattr(Connection, "shutdown", shutdown)
     key = await front_door.make_key(pool)
     connections = await database.open_pool(dsn, role="serve", max_size=4)
     async with pool.acquire() as blocker, aiohttp.ClientSession(headers={"X-Api-Key": key}) as client:
@@ -232,7 +263,7 @@ async def test_a_stop_waits_for_it(dsn: str, pool: Pool) -> None:
                     assert answer.status == 200
                 posted = asyncio.create_task(_post(client, url))
                 await eventually(lambda: express.taken == 1)
-                freed = asyncio.create_task(_when_draining(application, lock))
+                freed = asyncio.create_task(_when(ending, lock))
             await freed
         await connections.close()
         status, goodbye, event_id = await posted
@@ -245,6 +276,6 @@ async def _post(client: aiohttp.ClientSession, url: str) -> tuple[int, str | Non
         return answer.status, answer.headers.get("Connection"), (await answer.json())["event_id"]
 
 
-async def _when_draining(application: web.Application, lock: object) -> None:
-    await application[app.DRAINING].wait()
-    await lock.rollback()  # type: ignore[attr-defined]  # a transaction
+async def _when(event: asyncio.Event, lock: Transaction) -> None:
+    await event.wait()
+    await lock.rollback()
