@@ -27,18 +27,21 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     script: str
 
 
-@click.command()
+_HOW: Final = "\n".join(
+    (
+        "\b",  # click: leave the lines as they are
+        'Now, in bash: eval "$(kima-stream completion bash)"',
+        "To keep it:",
+        *(f"  {command}" for command in INSTALL.values()),
+    )
+)
+
+
+@click.command(epilog=_HOW)
 @click.argument("shell", type=click.Choice(sorted(INSTALL)))
 @click.option("--json", "as_json", is_flag=True, help="Answer in JSON: the script, and how to install it.")
 def completion(*, shell: str, as_json: bool) -> None:
-    r"""Print the script that makes SHELL complete kima-stream's commands and names.
-
-    \b
-    bash, once:   eval "$(kima-stream completion bash)"
-    bash, always: kima-stream completion bash > ~/.local/share/bash-completion/completions/kima-stream
-    zsh, always:  kima-stream completion zsh > "${fpath[1]}/_kima-stream"
-    fish, always: kima-stream completion fish > ~/.config/fish/completions/kima-stream.fish
-    """
+    """Print the script that makes SHELL complete kima-stream's commands and names."""
     found = Completion(shell=shell, install=INSTALL[shell], script=script(shell))
     click.echo(msgspec.json.encode(found) if as_json else found.script)
 

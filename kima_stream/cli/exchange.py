@@ -23,6 +23,7 @@ from kima_stream.cli.database import with_connection
 from kima_stream.cli.json_objects import objects
 from kima_stream.cli.loop import run, settings
 from kima_stream.database import Connection
+from kima_stream.errors import ConfigurationError
 from kima_stream.events import RecordedEvent
 from kima_stream.group_commit import GroupCommit
 from kima_stream.http import cloudevents, kept_cloudevents
@@ -148,7 +149,11 @@ def _written(output: Path | None) -> Iterator[BinaryIO]:
         sys.stdout.buffer.flush()
         return
     half = output.with_name(f"{output.name}.part")
-    with half.open("wb") as file:
+    try:
+        opened = half.open("wb")
+    except OSError as error:
+        raise ConfigurationError([f"{output} cannot be written: {error.strerror}"]) from None
+    with opened as file:
         yield file
         file.flush()
         os.fsync(file.fileno())

@@ -14,6 +14,7 @@ from kima_stream.database import Connection
 from kima_stream.http import trace as traces
 from kima_stream.http.trace import Trace, Traced
 
+ANY_WIDTH: Final = 10_000
 MAX_DEPTH: Final = 24  # deeper ones stand side by side at this depth: a terminal is not wider
 
 
@@ -30,7 +31,7 @@ def trace(*, id_: str, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(found))
         return
-    console = Console(soft_wrap=True)
+    console = Console(width=ANY_WIDTH)  # a terminal folds by itself; an id that was cut off cannot be asked for
     for tree in _trees(found):
         console.print(tree)
     if found.truncated:

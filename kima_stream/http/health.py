@@ -13,12 +13,12 @@ import msgspec
 from aiohttp import web
 from prometheus_client.aiohttp import make_aiohttp_handler
 
-from kima_stream.database import Connection
 from kima_stream.http.access import admit
 from kima_stream.http.app import DRAINING
 from kima_stream.http.limits import LIMITS
 from kima_stream.http.problems import RETRY_AFTER_SECONDS, UNAVAILABLE
 from kima_stream.http.routes import Call, Door, Nothing, Route, json_response
+from kima_stream.numbering import count_unnumbered
 from kima_stream.settings.api_keys import Role
 
 CHECK_SECONDS: Final = 2.0  # a part that answers no sooner is away
@@ -82,31 +82,14 @@ async def check(door: Door, *, is_draining: bool = False) -> Readiness:
     return Readiness(status="ok" if is_ok else "degraded", checks=checks)
 
 
-_READ_LAG: Final = """
-    SELECT count(*) AS events,
-           coalesce(extract(epoch FROM clock_timestamp() - min(recorded_at)), 0)::float8 AS seconds
-      FROM (SELECT e.recorded_at
-              FROM events AS e
-             WHERE e.id > (SELECT coalesce(max(id), 0) FROM event_positions)
-             ORDER BY e.id
-             LIMIT 10000) AS unnumbered
-"""
-
-
-async def read_lag(conn: Connection) -> tuple[int, float]:
-    """Return how many events (10,000 and more look the same) wait for their number, and the oldest's age in seconds."""
-    row = await conn.fetchrow(_READ_LAG)
-    return (0, 0.0) if row is None else (row["events"], row["seconds"])
-
-
 async def _check_log(door: Door) -> tuple[Check, Check]:
     try:
         async with asyncio.timeout(CHECK_SECONDS), door.pool.acquire() as conn:
-            events, seconds = await read_lag(conn)
+            lag = await count_unnumbered(conn)
     except UNAVAILABLE as error:
         return Check(status="unavailable", detail=type(error).__name__), Check(status="degraded", detail="unknown")
-    status: Literal["ok", "degraded"] = "ok" if seconds <= LAG_SECONDS else "degraded"
-    return Check(status="ok"), Check(status=status, lag_events=events, lag_seconds=round(seconds, 3))
+    status: Literal["ok", "degraded"] = "ok" if lag.oldest_seconds <= LAG_SECONDS else "degraded"
+    return Check(status="ok"), Check(status=status, lag_events=lag.events, lag_seconds=round(lag.oldest_seconds, 3))
 
 
 async def _check_redis(door: Door) -> Check:

@@ -86,6 +86,7 @@ def test_the_script_says_how_to_install_it(shell: str) -> None:
     assert answer.stdout.splitlines()[-1] == f"# To keep it: {completion.INSTALL[shell]}"
     assert f"_{completion.PROGRAM}_COMPLETE".replace("-", "_").upper() == completion.VARIABLE
     assert f"{completion.VARIABLE}={shell}_complete" in answer.stdout
+    assert f"  {completion.INSTALL[shell]}\n" in CliRunner().invoke(main, ["completion", "--help"]).stdout
 
 
 def test_an_unknown_shell_is_wrong_use() -> None:

@@ -164,6 +164,12 @@ async def test_a_part_comes_out(conn: Connection, dsn: str) -> None:
     assert json.loads(await run(dsn, "export", "--format", "cloudevents", "--after", "6")) == []
 
 
+async def test_a_place_that_takes_no_file_is_wrong_use(dsn: str, tmp_path: Path) -> None:
+    """Exit 2, named; nothing is left half-way."""
+    assert b"cannot be written" in await run(dsn, "export", "-o", str(tmp_path / "nowhere" / "log"), code=2)
+    assert list(tmp_path.iterdir()) == []
+
+
 def a_line(**over: Any) -> bytes:  # noqa: ANN401 - any field
     """Return one line as an export has it; ``...`` leaves a field out."""
     fields = {

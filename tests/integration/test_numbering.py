@@ -5,7 +5,7 @@ import pytest
 from kima_stream import database, event_store
 from kima_stream.database import Connection
 from kima_stream.event_store import Append
-from kima_stream.numbering import Numberer
+from kima_stream.numbering import Numberer, count_unnumbered
 from tests.factories import a_note
 
 
@@ -46,6 +46,7 @@ async def test_an_id_drawn_by_a_younger_transaction_is_waited_for(dsn: str, conn
         assert await numberer.number_once() == []
 
     await draws_early.commit()
+    assert (await count_unnumbered(conn)).events == 1
     assert [event.stream for event in await numberer.number_once()] == ["note-younger"]
     assert await _numbered(conn) == ["note-older", "note-younger"]
     for opened in (older, younger):

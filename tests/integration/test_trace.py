@@ -144,6 +144,7 @@ async def test_the_same_tree_over_http_and_at_the_terminal(conn: Connection, dsn
     assert f"grab note-{cause}@0" in first
     assert f"[red]evil\\x1b[2J note-{effect}@0" in second
     assert second.startswith("└")
+    assert (first.endswith(str(cause)), second.endswith(str(effect))) == (True, True)  # on a narrow terminal, too
 
 
 async def run(dsn: str, *arguments: str) -> tuple[int, str, str]:
@@ -151,7 +152,7 @@ async def run(dsn: str, *arguments: str) -> tuple[int, str, str]:
     result = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-m", "kima_stream", "trace", *arguments],
-        env={"KIMA_DATABASE_URL": dsn, "COLUMNS": "200", "PYTHONIOENCODING": "utf-8"},
+        env={"KIMA_DATABASE_URL": dsn, "COLUMNS": "60", "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
         text=True,
         encoding="utf-8",
