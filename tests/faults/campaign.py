@@ -27,6 +27,7 @@ from tests.front_door import LIDARR, webhook
 from tests.polling import eventually
 
 API_KEY = "kima_campaign_key_0123456789"
+GROUPS = ("intake", "download_jobs", "job_endings", "notifications")
 PAUSE_SECONDS = 4.0  # longer than the publisher's lease
 
 
@@ -77,8 +78,16 @@ class House:
 
 
 @asynccontextmanager
-async def house(postgres: Postgres, valkey: Valkey, port: int, folder: Path) -> AsyncIterator[House]:
-    """Start one of each role and a second publisher, a second of each consumer."""
+async def house(
+    postgres: Postgres,
+    valkey: Valkey,
+    port: int,
+    folder: Path,
+    *,
+    more: Mapping[str, str] | None = None,
+    also: Mapping[str, tuple[str, ...]] | None = None,
+) -> AsyncIterator[House]:
+    """Start one of each role, a second publisher, a second consumer, and ``also``; ``more`` is their environment."""
     env = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
@@ -89,14 +98,16 @@ async def house(postgres: Postgres, valkey: Valkey, port: int, folder: Path) -> 
         "KIMA_PORT": str(port),
         "KIMA_DATA_DIR": str(folder),
         "KIMA_LOG_FORMAT": "json",
+        **(more or {}),
     }
     commands = {
         "api": ("serve",),
         "publisher-1": ("publish",),
         "publisher-2": ("publish",),
-        "consumer-1": ("consume", "intake", "download_jobs", "--slot", "1"),
-        "consumer-2": ("consume", "intake", "download_jobs", "--slot", "2"),
+        "consumer-1": ("consume", *GROUPS, "--slot", "1"),
+        "consumer-2": ("consume", *GROUPS, "--slot", "2"),
         "reconciler": ("reconcile",),
+        **(also or {}),
     }
     roles = {name: Role(name, arguments, env, folder / f"{name}.log") for name, arguments in commands.items()}
     built = House(postgres, valkey, roles, f"http://127.0.0.1:{port}", env)
