@@ -129,7 +129,7 @@ async def _consume(loaded: Settings, names: tuple[str, ...], slot: int, *, as_js
         stop = await stack.enter_async_context(stopping())
         await parts.migrated(dsn)
         stream = await stack.enter_async_context(parts.event_stream(loaded, url))
-        size = 2 + 2 * len(groups) + outside.CONNECTIONS
+        size = 2 + 2 * len(groups) + 2 * outside.CONNECTIONS
         connections = await stack.enter_async_context(parts.pool(dsn, "consume", max_size=size))
         store = await stack.enter_async_context(parts.settings_store(loaded, connections))
         roles = parts.subscriptions(groups, connections, stream, slot=slot)

@@ -46,7 +46,7 @@ async def _up(loaded: Settings, claim: homes.Claim, *, as_json: bool) -> None:
         name = parts.holder()
         groups = parts.consumer_groups()
         connections = await stack.enter_async_context(parts.pool(dsn, "serve"))
-        size = 4 + 3 * len(groups) + 2 * outside.CONNECTIONS
+        size = 4 + 3 * len(groups) + 3 * outside.CONNECTIONS
         workers = await stack.enter_async_context(parts.pool(dsn, "consume", max_size=size))
         stream = await stack.enter_async_context(parts.event_stream(loaded, url))
         publisher = await stack.enter_async_context(parts.publisher(dsn, stream, name=name))
