@@ -174,10 +174,15 @@ async def test_when_nothing_more_is_grabbed_the_job_fails(pool: Pool) -> None:
         job_id = await play.ask(play.albums[0])
         async with spoiled(play):
             await eventually(lambda: _waits_for_a_grab(play, job_id, blocked=2), timeout=60)
-        await deadlines.sweep_once(pool, datetime.now(UTC) + timedelta(hours=1))
+        await eventually(lambda: _fails_in_an_hour(play, job_id), timeout=20)
 
-        assert (await play.ends(job_id, "failed")).reason
+        assert (await play.show(job_id)).reason
         assert Counter(await play.types(job_id))["download_job.failed"] == 1
+
+
+async def _fails_in_an_hour(play: Play, job_id: UUID) -> bool:
+    await deadlines.sweep_once(play.pool, datetime.now(UTC) + timedelta(hours=1))
+    return await play.is_in(job_id, "failed")
 
 
 async def _waits_for_a_grab(play: Play, job_id: UUID, *, blocked: int) -> bool:
