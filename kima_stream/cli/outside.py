@@ -5,11 +5,12 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from consumers import acquisition
-from consumers.reconcilers.lidarr_watch import LidarrWatch
+from consumers.reconcilers.lidarr_watch import LidarrWatch, Looked
 from consumers.reconcilers.search_ends import SearchEnds
 from kima_stream.cli.loop import together
 from kima_stream.database import Pool
 from kima_stream.effects import AnyOwner, Executor, Worker
+from kima_stream.errors import ConfigurationError, IntegrationError
 from kima_stream.integrations import lidarr
 from kima_stream.settings.store import SettingsStore
 
@@ -67,3 +68,12 @@ async def looks(connections: Pool, store: SettingsStore, *, name: str) -> AsyncI
         watch = LidarrWatch(connections, store, opened, holder=name)
         async with together(watch.run, SearchEnds(connections).run):
             yield
+
+
+async def look_once(connections: Pool, store: SettingsStore) -> Looked | str:
+    """Look at Lidarr once and return what was new, or why it could not be looked at."""
+    async with lidarr.session() as opened:
+        try:
+            return await LidarrWatch(connections, store, opened, holder="once").look_once()
+        except (IntegrationError, ConfigurationError) as error:
+            return str(error)

@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from consumers.reconcilers import deadlines
+from consumers.reconcilers.lidarr_watch import Looked
 from kima_stream import reconciler
 from kima_stream.checkpoints import ConsumerGroup
 from kima_stream.cli import outside, parts
@@ -62,7 +63,9 @@ def consume(*, group: tuple[str, ...], slot: int, as_json: bool) -> None:
 
 @click.command()
 @click.option(
-    "--once", is_flag=True, help="Sweep every group and the deadlines once and exit; 1 if something is still behind."
+    "--once",
+    is_flag=True,
+    help="Look at Lidarr, sweep every group and the deadlines once and exit; 1 if something is still behind.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 def reconcile(*, once: bool, as_json: bool) -> None:
@@ -178,19 +181,26 @@ def _say_running(role: str, url: str | None, groups: Sequence[ConsumerGroup] = (
 
 
 async def _reconcile_once(loaded: Settings, *, as_json: bool) -> int:
-    """Sweep every group and the deadlines once; return how many streams are still behind."""
+    """Look at Lidarr, sweep every group and the deadlines once; return how much is still behind."""
     dsn = parts.database_url(loaded)
     await parts.migrated(dsn)
     swept = {}
-    async with parts.pool(dsn, "reconcile") as connections:
+    async with parts.pool(dsn, "reconcile") as connections, parts.settings_store(loaded, connections) as store:
+        looked = await outside.look_once(connections, store)
         for group in parts.consumer_groups():
             swept[group.name] = await reconciler.sweep_once(connections, group)
         passed = await deadlines.sweep_once(connections)
+    fault = looked if isinstance(looked, str) else None
     if as_json:
-        click.echo(msgspec.json.encode({**swept, "deadlines": passed}))
+        click.echo(msgspec.json.encode({**swept, "deadlines": passed, "lidarr": looked}))
     else:
         for name, result in swept.items():
             figures = f"reconciled {result.reconciled}  behind {result.behind}"
             click.echo(f"{name:<24} verified {result.verified_position:>10}  {figures}")
         click.echo(f"{'deadlines':<24} passed   {passed.passed:>10}  failed {passed.failed}")
-    return sum(result.behind for result in swept.values()) + passed.failed
+        click.echo(f"{'lidarr':<24} " + (fault or f"seen     {_count(looked):>10}"))
+    return sum(result.behind for result in swept.values()) + passed.failed + (fault is not None)
+
+
+def _count(looked: Looked | str) -> int:
+    return 0 if isinstance(looked, str) else looked.history + looked.queue + looked.albums
