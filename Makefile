@@ -5,6 +5,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
+ifneq ($(UV),)
+PIP := $(UV) pip install --quiet --python $(BIN)/python
+else
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+endif
 # Two workers pay on two cores; the servers are started once per worker.
 WORKERS ?= 2
 
@@ -15,23 +20,26 @@ WORKERS ?= 2
 install: $(VENV)/.installed ## Make .venv and install what the locks name, hash by hash
 
 $(VENV)/.installed: pyproject.toml requirements/dev.lock requirements/peer.lock
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
-	  echo "Cannot make a virtual environment. On Debian: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
-ifneq ($(UV),)
-	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.lock
-	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes --no-deps -r requirements/peer.lock
-	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
-else
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/peer.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-endif
+	$(call installed,requirements/dev.lock)
+	@$(PIP) --require-hashes --no-deps -r requirements/peer.lock
+	@touch $(VENV)/.runs $@
+
+# What it takes to run it: a third of what it takes to work on it.
+$(VENV)/.runs: pyproject.toml requirements/run.lock
+	$(call installed,requirements/run.lock)
 	@touch $@
 
-run: install ## Start everything: page, API, PostgreSQL and Valkey, data in .kima
+define installed
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+	  echo "Cannot make a virtual environment. On Debian: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+	@$(PIP) --require-hashes -r $(1)
+	@$(PIP) --no-deps --no-build-isolation -e .
+endef
+
+run: $(VENV)/.runs ## Start everything: page, API, PostgreSQL and Valkey, data in .kima
 	@exec $(BIN)/kima-stream up
 
-demo: install ## Play a story: webhooks, a crash, a replay, the proof
+demo: $(VENV)/.runs ## Play a story: webhooks, a crash, a replay, the proof
 	@exec $(BIN)/kima-stream demo
 
 test: install ## All tests on the embedded servers, the large ones at a tenth of their size
@@ -62,7 +70,8 @@ lock: ## Resolve the dependencies anew into requirements/*.lock (needs uv, in .v
 	  --no-emit-index-url --no-annotate --no-header --upgrade "$$@"; }; \
 	lock --output-file requirements/runtime.lock && \
 	lock --extra embedded --output-file requirements/embedded.lock && \
-	lock --extra soulseek --output-file requirements/soulseek.lock && \
+	lock --extra soulseek --extra notify --output-file requirements/soulseek.lock && \
+	lock --extra checkout --output-file requirements/run.lock && \
 	lock --extra dev --extra embedded --output-file requirements/dev.lock && \
 	echo nicotine-plus | "$$UV" pip compile - --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header --no-deps --upgrade --output-file requirements/peer.lock

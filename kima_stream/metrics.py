@@ -25,6 +25,7 @@ id, never text of a sender. Imports nothing of ours.
     kima_http_request_seconds{method,route}         the front door
     kima_live_readers                               the live feed: who watches this process
     kima_download_jobs_total{source,status}         group job_endings: attempts that ended, and how
+    kima_active_downloads{source}                   reconcile: attempts under way, counted in Postgres
     kima_download_job_duration_seconds              group job_endings: from the attempt's opening to its end
     kima_cache_operations_total{cache_name,operation}  the cache: get, set, delete
     kima_cache_hits_total / _misses_total{cache_name}  the cache: a look while Redis is away is a miss
@@ -131,6 +132,7 @@ download_jobs = Counter(
     "Attempts of download jobs that ended, by source and how: success, partial, failed, cancelled.",
     ("source", "status"),
 )
+active_downloads = Gauge("kima_active_downloads", "Attempts of download jobs under way.", ("source",))
 download_job_seconds = Histogram(
     "kima_download_job_duration_seconds",
     "From the opening of an attempt to its end.",

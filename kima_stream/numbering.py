@@ -167,7 +167,8 @@ class Numberer:
               (SELECT {event_store.COLUMNS}, e.id FROM events AS e WHERE e.id > $1 ORDER BY e.id LIMIT $4)
                UNION ALL
               (SELECT e.*
-                 FROM unnest($2::bigint[], $3::bigint[]) AS h (low, high)
+                 -- Not $2 itself: planned once, see event_rows.
+                 FROM unnest((SELECT $2::bigint[]), (SELECT $3::bigint[])) AS h (low, high)
                 CROSS JOIN LATERAL (
                     SELECT {event_store.COLUMNS}, e.id FROM events AS e
                      WHERE e.id BETWEEN h.low AND h.high ORDER BY e.id LIMIT $4) AS e)

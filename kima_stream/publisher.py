@@ -21,6 +21,8 @@ from kima_stream.events import RecordedEvent
 from kima_stream.numbering import LEASE_SECONDS, Numberer, count_unnumbered
 
 POLL_SECONDS = 0.005  # while events keep coming
+FEW_EVENTS = 50  # numbered at once: after so few, more are given a moment to share the next transaction
+GATHER_SECONDS = 0.002
 IDLE_POLL_SECONDS = 0.05  # when none came for a while
 IDLE_AFTER_POLLS = 200
 TRIM_SECONDS = 0.25  # how often what all groups have verified leaves Redis
@@ -114,6 +116,8 @@ class Publisher:
                 idle_polls, held_at = 0, loop.time()
                 self._hand_over(numbered)
                 metrics.log_position.set(numberer.position)
+                if len(numbered) < FEW_EVENTS:
+                    await asyncio.sleep(GATHER_SECONDS)
                 continue
             idle_polls += 1
             if loop.time() - held_at > LEASE_SECONDS / 4:

@@ -1,5 +1,5 @@
 -- What all processes must agree on about the one Soulseek account: who wants it connected, what was searched, who fails us.
--- depends: 0007_create_settings
+-- depends: 0008_create_effects
 
 -- One row. Anybody asks by raising ``asked``; the owner of the lease answers, under its epoch.
 CREATE TABLE soulseek_account (

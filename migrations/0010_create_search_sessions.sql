@@ -1,5 +1,5 @@
 -- What people looked for in Soulseek and what was found, for an hour.
--- depends: 0007_create_settings
+-- depends: 0009_create_soulseek
 
 CREATE TABLE search_sessions (
     stream     text        PRIMARY KEY,

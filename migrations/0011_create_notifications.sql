@@ -1,5 +1,5 @@
 -- What people are told about their jobs: once per job, attempt and kind, whoever handles it and however often.
--- depends: 0007_create_settings
+-- depends: 0010_create_search_sessions
 
 CREATE TABLE notifications (
     stream          text        PRIMARY KEY,

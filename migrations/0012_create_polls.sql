@@ -1,5 +1,5 @@
 -- How far we have looked at systems that do not tell us everything: a hint, what is seen twice is one event.
--- depends: 0007_create_settings
+-- depends: 0011_create_notifications
 
 CREATE TABLE polls (
     name      text        PRIMARY KEY,

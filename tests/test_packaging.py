@@ -86,7 +86,12 @@ def test_the_locks_fit_every_python_and_hold_every_dependency() -> None:
     """Debian's 3.11.2 needs async-timeout, which 3.11.7 does not; every name in pyproject is locked."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    asked = {"runtime": project["dependencies"], "embedded": extras["embedded"], "dev": extras["dev"]}
+    asked = {
+        "runtime": project["dependencies"],
+        "embedded": extras["embedded"],
+        "run": [*project["dependencies"], *extras["embedded"], *extras["checkout"]],
+        "dev": [*extras["dev"], *extras["checkout"]],
+    }
     locked = {path.stem: path.read_text() for path in LOCKS}
 
     assert "async-timeout==" in locked["runtime"]

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from consumers import intake
-from kima_stream import cancellation, checkpoints, delivery, projector
+from kima_stream import cancellation, checkpoints, delivery, metrics, projector
 from kima_stream.database import Connection, Pool
 from kima_stream.effects import breaker
 from kima_stream.errors import WrongExpectedVersionError
@@ -23,6 +23,7 @@ from kima_stream.read_models import download_jobs
 from kima_stream.read_models.download_jobs import PROJECTION, Due
 from projections.download_job_decider import decide
 
+SOURCES: Final = ("lidarr", "soulseek", "none")
 EVERY_SECONDS: Final = 2.0
 JOBS_AT_ONCE: Final = 200
 TRIES: Final = 5  # somebody appended without the row's lock: decide again
@@ -52,11 +53,20 @@ class Deadlines:
             cancellation.heed()
             try:
                 await sweep_once(self._pool)
+                await measure(self._pool)
             except delivery.OUTAGE as error:
                 log.warning("deadlines_interrupted", error_type=type(error).__name__)
             except Exception:
                 log.exception("deadlines_not_swept")
             await asyncio.sleep(EVERY_SECONDS)
+
+
+async def measure(pool: Pool) -> None:
+    """Say how many jobs are under way, by source; one that has none any more says so too."""
+    async with pool.acquire() as conn:
+        counts = await download_jobs.count_active(conn)
+    for source in SOURCES:
+        metrics.active_downloads.labels(source=source).set(counts.get(source, 0))
 
 
 async def sweep_once(pool: Pool, now: datetime | None = None, *, jobs_at_once: int = JOBS_AT_ONCE) -> Swept:

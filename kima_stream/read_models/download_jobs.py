@@ -126,3 +126,16 @@ async def list_page(
             conditions.append("AND " + condition.format(len(values)))
     rows = await conn.fetch(_LIST.format(conditions=" ".join(conditions)), *values)
     return [TABLE.row(row) for row in rows]
+
+
+_COUNT_ACTIVE: Final = """
+    SELECT coalesce(source, 'none') AS source, count(*) AS n
+      FROM download_jobs
+     WHERE status IN ('requested', 'searching', 'downloading', 'importing')
+     GROUP BY 1
+"""
+
+
+async def count_active(conn: Connection) -> dict[str, int]:
+    """Return how many jobs are under way, by source; ``none`` while none has taken it."""
+    return {row["source"]: row["n"] for row in await conn.fetch(_COUNT_ACTIVE)}

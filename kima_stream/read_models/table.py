@@ -114,8 +114,8 @@ class Table(Generic[S]):
             updated_at=row["updated_at"],
         )
 
-    def _parameters(self, rows: Sequence[Row[S]]) -> list[list[Any]]:
-        """Return one list per column, the transpose that ``unnest`` takes."""
+    def _parameters(self, rows: Sequence[Row[S]]) -> list[Sequence[Any] | None]:
+        """Return one list per column, the transpose that ``unnest`` takes; a column of NULLs alone is NULL."""
         encode, values = self._encode, self._values
         columns = zip(*(values(row.state) for row in rows), strict=True)
         return [
@@ -124,7 +124,7 @@ class Table(Generic[S]):
             [row.created_at for row in rows],
             [row.updated_at for row in rows],
             [encode(row.state).decode() for row in rows],
-            *(list(column) for column in columns),
+            *(None if column.count(None) == len(column) else column for column in columns),
         ]
 
 

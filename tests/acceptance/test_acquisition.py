@@ -2,10 +2,15 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from prometheus_client import REGISTRY
 
+from consumers.reconcilers import deadlines
 from kima_stream.database import Connection, Pool
 from kima_stream.effects.breaker import read as read_breakers
 from kima_stream.settings import api_keys
@@ -124,6 +129,25 @@ async def _is_open(conn: Connection) -> bool:
     return any(state != "closed" for _, state in await read_breakers(conn, ["lidarr"]))
 
 
+@asynccontextmanager
+async def spoiled(play: Play) -> AsyncIterator[None]:
+    """Let no download be imported."""
+
+    async def spoil() -> None:
+        while True:
+            for download in play.house.lidarr.downloads:
+                if download.state == "downloading":
+                    await play.house.lidarr.fail_import(download, "Album match is not close enough: 61.2%")
+            await asyncio.sleep(0.05)
+
+    spoiling = asyncio.create_task(spoil())
+    try:
+        yield
+    finally:
+        spoiling.cancel()
+        await asyncio.gather(spoiling, return_exceptions=True)
+
+
 async def test_an_import_that_fails_is_tried_with_other_releases_up_to_a_cap(pool: Pool) -> None:
     """Each failed release is blocked once, no more of them than allowed; then the job fails and says why."""
     async with acquisition.playing(pool, luck=Luck(ends=0.0)) as play:
@@ -132,17 +156,8 @@ async def test_an_import_that_fails_is_tried_with_other_releases_up_to_a_cap(poo
         async with play.door.client.put("/api/settings", json={"downloadRetryAttempts": 1}) as answer:
             assert answer.status == 200
         job_id = await play.ask(play.albums[0])
-
-        async def spoil() -> None:
-            while True:
-                for download in play.house.lidarr.downloads:
-                    if download.state == "downloading":
-                        await play.house.lidarr.fail_import(download, "Album match is not close enough: 61.2%")
-                await asyncio.sleep(0.05)
-
-        spoiling = asyncio.create_task(spoil())
-        failed = await play.ends(job_id, "failed", timeout=60)
-        spoiling.cancel()
+        async with spoiled(play):
+            failed = await play.ends(job_id, "failed", timeout=60)
 
         blocked = [call for call in play.house.calls if call.method == "DELETE" and call.status == 200]
         assert len(blocked) == 1
@@ -150,6 +165,43 @@ async def test_an_import_that_fails_is_tried_with_other_releases_up_to_a_cap(poo
         assert Counter(await play.types(job_id))["download_job.failed"] == 1
         assert failed.reason
         assert failed.next_step
+
+
+async def test_when_nothing_more_is_grabbed_the_job_fails(pool: Pool) -> None:
+    """Releases are blocked until there is none: the bound of waiting ends the job, once, with a reason."""
+    async with acquisition.playing(pool, luck=Luck(ends=0.0)) as play:
+        play.is_looking = True
+        job_id = await play.ask(play.albums[0])
+        async with spoiled(play):
+            await eventually(lambda: _waits_for_a_grab(play, job_id, blocked=2), timeout=60)
+        await deadlines.sweep_once(pool, datetime.now(UTC) + timedelta(hours=1))
+
+        assert (await play.ends(job_id, "failed")).reason
+        assert Counter(await play.types(job_id))["download_job.failed"] == 1
+
+
+async def _waits_for_a_grab(play: Play, job_id: UUID, *, blocked: int) -> bool:
+    deletions = sum(call.method == "DELETE" and call.status == 200 for call in play.house.calls)
+    assert deletions >= blocked
+    return (await play.show(job_id)).status == "searching"
+
+
+async def test_how_many_are_under_way_is_shown(pool: Pool) -> None:
+    """By source, and back to nothing when they have ended: counted, not added up."""
+
+    def active(source: str) -> float | None:
+        return REGISTRY.get_sample_value("kima_active_downloads", {"source": source})
+
+    async with acquisition.playing(pool, luck=Luck(ends=0.0)) as play:
+        jobs = [await play.ask(album) for album in play.albums[:2]]
+        for job_id in jobs:
+            await play.ends(job_id, "downloading")
+        await deadlines.measure(pool)
+        assert (active("lidarr"), active("soulseek")) == (2, 0)
+        for job_id in jobs:
+            await play.change(job_id, "cancel")
+        await deadlines.measure(pool)
+        assert active("lidarr") == 0
 
 
 async def test_two_users_of_one_album_make_one_download(pool: Pool) -> None:

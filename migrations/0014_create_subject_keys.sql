@@ -1,5 +1,5 @@
 -- Who can be erased: a key per person, which seals what they said, and the users as a fold of their streams.
--- depends: 0007_create_settings
+-- depends: 0013_add_deadlines
 
 CREATE TABLE subject_keys (
     subject    text        PRIMARY KEY,
