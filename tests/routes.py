@@ -26,6 +26,7 @@ EXAMPLES: Mapping[str, bytes] = {
     "PUT /api/webhooks/lidarr": (FIXTURES / "webhooks" / "health.json").read_bytes(),
     "POST /api/webhooks/slskd": (FIXTURES / "slskd" / "webhook-DownloadFileComplete.json").read_bytes(),
     "POST /api/events": b'{"specversion": "1.0", "id": "1", "source": "test", "type": "test.happened", "data": {}}',
+    "POST /api/searches": b'{"query": "nina simone pastel blues"}',
     "POST /api/dead-letters": b'{"group": "download_jobs"}',
     # Never beyond this machine: what a test would reach by default lies outside.
     "POST /api/settings/lidarr/test": b'{"lidarrUrl": "http://127.0.0.1:1", "lidarrApiKey": "0123456789"}',

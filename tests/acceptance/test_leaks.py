@@ -45,11 +45,14 @@ class Secrets:
 
     def of(self, definition: AnyDefinition) -> object:
         """Return a value for a secret setting, full of what is escaped somewhere."""
-        if definition.kind == "list":
-            return [f"https://user:{self.mark}{definition.key}@127.0.0.1:1/{self.mark}?t={self.mark}"]
         if definition == LASTFM_USER_KEY:
             return f"{definition.key}-{self.mark}"  # one that can be a correlation id
-        return f'{definition.key} "{self.mark}" é&/+\\ %41 {self.mark}'
+        url = f"https://user:{self.mark}{definition.key}@127.0.0.1:1/{self.mark}?t={self.mark}"
+        for value in (f'{definition.key} "{self.mark}" é&/+\\ %41 {self.mark}', url, [url]):
+            with suppress(ValueError):
+                definition.from_json(value)
+                return value
+        raise AssertionError(f"{definition.key}: teach this test a value that fits")
 
 
 @asynccontextmanager
@@ -64,19 +67,21 @@ async def act(client: aiohttp.ClientSession, secrets: Secrets, answers: dict[str
     values = {key: secrets.of(definition) for key, definition in DEFINITIONS.items() if definition.is_secret}
     nobody = {"lidarrUrl": "http://127.0.0.1:1", "slskdUrl": "http://127.0.0.1:1", "musicPath": f"/{secrets.canary}"}
     mark = secrets.mark
-    steps: list[tuple[str, str, object]] = [
-        ("PUT", "/api/settings", {**values, **nobody, "soulseekUsername": "somebody"}),
-        ("POST", "/api/settings/lidarr/test", {}),
-        ("POST", "/api/settings/lidarr/test", {"lidarrUrl": "http://127.0.0.1:1", "lidarrApiKey": mark}),
-        ("POST", "/api/settings/lastfm/test", {"lastfmUrl": "http://127.0.0.1:1", "lastfmApiKey": mark}),
-        ("PUT", "/api/settings", {"soulseekServer": mark, "lidarrEnabled": mark, "musicPath": mark, "lidarrApiKey": 7}),
-        ("POST", "/api/settings/rotate-key", {}),
-        ("PUT", "/api/settings", {**values, "lidarrApiKey": f"{mark} anew"}),
-        ("PUT", "/api/settings", {"slskdApiKey": None}),
-        ("POST", "/api/downloads", {"artist": "The Harbour Lights", "album": secrets.canary}),
+    wrong = {"soulseekServer": mark, "lidarrEnabled": mark, "musicPath": mark, "lidarrApiKey": 7}
+    steps: list[tuple[int, str, str, object]] = [
+        (200, "PUT", "/api/settings", {**values, **nobody, "soulseekUsername": "somebody"}),
+        (200, "POST", "/api/settings/lidarr/test", {}),
+        (200, "POST", "/api/settings/lidarr/test", {"lidarrUrl": "http://127.0.0.1:1", "lidarrApiKey": mark}),
+        (200, "POST", "/api/settings/lastfm/test", {"lastfmUrl": "http://127.0.0.1:1", "lastfmApiKey": mark}),
+        (400, "PUT", "/api/settings", wrong),
+        (200, "POST", "/api/settings/rotate-key", {}),
+        (200, "PUT", "/api/settings", {**values, "lidarrApiKey": f"{mark} anew"}),
+        (200, "PUT", "/api/settings", {"slskdApiKey": None}),
+        (202, "POST", "/api/downloads", {"artist": "The Harbour Lights", "album": secrets.canary}),
     ]
-    for number, (method, path, body) in enumerate(steps):
+    for number, (status, method, path, body) in enumerate(steps):
         async with client.request(method, path, json=body) as answer:
+            assert answer.status == status, await answer.text()
             answers[f"{number} {method} {path}"] = str(answer.headers).encode() + await answer.read()
     for role in ("admin", "user", "webhook", "metrics"):
         async with client.post("/api/keys", json={"name": f"of a {role}", "role": role}) as made:

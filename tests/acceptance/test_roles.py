@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import get_args
+from typing import Final, get_args
 from uuid import uuid4
 
 import aiohttp
@@ -12,6 +12,7 @@ from kima_stream.database import Pool
 from kima_stream.http.routes import USER, AnyRoute
 from kima_stream.http.table import ROUTES
 from kima_stream.settings.api_keys import Role
+from kima_stream.settings.config import Settings
 from tests import front_door
 from tests.front_door import LIDARR, OpenDoor
 from tests.routes import address, body_of, documented, media_of, name_of
@@ -107,14 +108,19 @@ async def test_a_refused_webhook_leaves_no_trace(pool: Pool, key: str) -> None:
 
 # How a thing is made that only its owner may see, by the beginning of its routes. A new kind of thing of users
 # gets a line here; until it has one, the test below fails.
+ABLE: Final = Settings(
+    secret_key="Xo9-a-root-that-nobody-guesses-0451",
+    environment={**front_door.NOWHERE, "soulseekUsername": "somebody", "soulseekPassword": "0123456789"},
+)
 OWNED: dict[str, tuple[str, dict[str, object]]] = {
     "/api/downloads/": ("/api/downloads", {"artist": "Nina Simone", "album": "Pastel Blues"}),
+    "/api/searches/": ("/api/searches", {"query": "nina simone pastel blues"}),
 }
 
 
 async def test_anothers_thing_does_not_exist(pool: Pool) -> None:
     """On every route of users with an id in its path: 404 for another user, the same as for an id that nobody has."""
-    async with front_door.opened(pool) as door:
+    async with front_door.opened(pool, settings=ABLE) as door:
         other = await front_door.make_key(pool, "user")
         door.door.keys.forget()
         of_users = [route for route in ROUTES if route.roles == USER and "{" in route.path]
