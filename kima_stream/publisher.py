@@ -1,8 +1,7 @@
 """The publisher: numbers what was appended, and keeps Redis a true copy of the newest part of it.
 
-Two loops: numbering needs Postgres alone and never waits for Redis; publishing follows it and
-may fall behind, be refused or find Redis empty: then it asks the stream where it ends and reads
-Postgres from there.
+Two loops: numbering needs Postgres alone and never waits for Redis; publishing follows it and may fall behind, be
+refused or find Redis empty: then it asks the stream where it ends and reads Postgres from there.
 """
 
 import asyncio
@@ -29,8 +28,7 @@ TRIM_SECONDS = 0.25  # how often what all groups have verified leaves Redis
 CHECK_SECONDS = 1.0  # how often an idle publisher looks whether Redis still has what it published
 PUBLISH_EVENTS = 500  # in one script call
 HANDOVER_EVENTS = 20_000  # numbered and not yet published, kept in memory; beyond that Postgres keeps them
-STANDBY_SECONDS = 0.5
-MEASURE_SECONDS = 1.0
+STANDBY_SECONDS, MEASURE_SECONDS = 0.5, 1.0
 
 log = structlog.get_logger(__name__)
 

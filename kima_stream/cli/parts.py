@@ -78,7 +78,7 @@ def redis_url(settings: Settings) -> str:
 
 
 def check_root(settings: Settings) -> None:
-    """See that production has a root for its secrets, which every process shares; see ADR-0007.
+    """See that production has a root for its secrets, which every process shares; see ADR 009.
 
     Raises:
         ConfigurationError: there is none.

@@ -1,4 +1,4 @@
-"""The short way of a webhook: from the parser to the shared commit and back, and nothing in between (ADR 007).
+"""The short way of a webhook: from the parser to the shared commit and back, and nothing in between (ADR 010).
 
 Only what is plain in every way takes it: a whole request for the address of a webhook, with a key
 that has opened the door in the last second, and nothing odd about it. All others go the long way, by
