@@ -5,11 +5,12 @@ failure, and what our disk or settings do wrong is nobody else's.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
-from typing import Final
+from typing import Final, TypeAlias
+from uuid import UUID
 
 from kima_stream import delivery, projector
 from kima_stream.database import Pool
@@ -43,9 +44,14 @@ _MEND: Final = "An admin mends the settings; then ask again."
 _DISK: Final = "Look at the disk of the library's folder, then ask again."
 
 
-def executors(pool: Pool, acquisition: Acquisition, searches: Searches, roots: Roots) -> list[Executor]:
-    """Return what makes the calls to Soulseek; ``roots`` open what somebody typed."""
-    return [Acquire(pool, acquisition), Search(pool, searches, roots), Fetch(pool, acquisition)]
+TracksOf: TypeAlias = Callable[[UUID], Awaitable[tuple[str, ...]]]  # of a release group; none where nobody knows
+
+
+def executors(
+    pool: Pool, acquisition: Acquisition, searches: Searches, roots: Roots, tracks_of: TracksOf
+) -> list[Executor]:
+    """Return what makes the calls to Soulseek; ``roots`` open what somebody typed, ``tracks_of`` knows titles."""
+    return [Acquire(pool, acquisition, tracks_of), Search(pool, searches, roots), Fetch(pool, acquisition)]
 
 
 class Acquire(Executor):
@@ -55,10 +61,11 @@ class Acquire(Executor):
     timeout_seconds = None  # an album takes as long as bytes come; each file has bounds of its own
     at_once = 8  # albums; how many files come at once is a setting
 
-    def __init__(self, pool: Pool, acquisition: Acquisition) -> None:
+    def __init__(self, pool: Pool, acquisition: Acquisition, tracks_of: TracksOf) -> None:
         """``acquisition`` is the owner's."""
         self._pool = pool
         self._acquisition = acquisition
+        self._tracks_of = tracks_of
 
     async def perform(self, work: Work) -> Event:
         """Search, choose, fetch; what is missing in the end is said by the figures."""
@@ -90,7 +97,11 @@ class Acquire(Executor):
     async def _album(self, work: Work) -> Album | None:
         async with self._pool.acquire() as conn:
             row = await download_jobs.TABLE.find(conn, work.stream)
-        return None if row is None else Album(artist=row.state.artist, title=row.state.album)
+        if row is None:
+            return None
+        job = row.state
+        tracks = () if job.target_is_derived else await self._tracks_of(job.target_mbid)
+        return Album(artist=job.artist, title=job.album, tracks=tracks)
 
 
 class Search(MayRepeat):

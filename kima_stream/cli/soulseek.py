@@ -6,20 +6,23 @@ Any number of processes may have it; one owns the account. The calls of jobs and
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import aiohttp
 import msgspec
 
 from consumers import acquisition, soulseek_calls
-from kima_stream.cache import Copies
+from kima_stream.cache import Cache, Copies
 from kima_stream.cli import parts
 from kima_stream.cli.loop import Role
 from kima_stream.database import Pool
 from kima_stream.effects import Worker
+from kima_stream.integrations.musicbrainz import MusicBrainz
 from kima_stream.integrations.soulseek import ownership, searching
 from kima_stream.integrations.soulseek.acquisition import Acquisition
 from kima_stream.integrations.soulseek.gate import Gate
 from kima_stream.integrations.soulseek.ownership import Owner
 from kima_stream.integrations.soulseek.searching import Searches
 from kima_stream.locks import Locks
+from kima_stream.settings import definitions
 from kima_stream.settings.store import SettingsStore
 
 
@@ -60,7 +63,9 @@ async def soulseek(  # what one process has for it
         searches = Searches(Gate(connections), owner.client, seconds=pace.search_seconds)
         copies = await stack.enter_async_context(Copies(redis_url))
         fetching = Acquisition(connections, settings, searches, owner.client, copies=copies)
-        calls = soulseek_calls.executors(connections, fetching, searches, settings.sources.roots)
+        outside = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
+        known = MusicBrainz(lambda: settings.current[definitions.MUSICBRAINZ_URL], Cache(copies), outside)
+        calls = soulseek_calls.executors(connections, fetching, searches, settings.sources.roots, known.tracks_of)
         worker = Worker(
             connections,
             calls,

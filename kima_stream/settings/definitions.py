@@ -82,6 +82,11 @@ LASTFM_URL: Final[Definition[str]] = Definition(
     key="lastfmUrl", default="https://ws.audioscrobbler.com/2.0", type=str, doc="Last.fm's address.",
     check=kinds.http_url,
 )  # fmt: skip
+MUSICBRAINZ_URL: Final = _given(
+    "musicbrainzUrl", str,
+    "Who knows an album's tracks, e.g. https://musicbrainz.org/ws/2; without it Soulseek goes by what peers have.",
+    kinds.http_url, "MUSICBRAINZ_BASE_URL",
+)  # fmt: skip
 DOWNLOAD_SOURCE: Final[Definition[Literal["lidarr", "soulseek"]]] = Definition(
     key="downloadSource", default="soulseek", type=Literal["lidarr", "soulseek"], doc="Where albums come from first.",
     also=("DOWNLOAD_SOURCE",),
