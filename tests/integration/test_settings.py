@@ -28,6 +28,7 @@ EXAMPLES: dict[str, tuple[kinds.Json, str]] = {
     "lidarrUrl": ("http://lidarr:8686", "https://elsewhere/lidarr"),
     "slskdUrl": ("http://slskd:5030", "https://elsewhere/slskd"),
     "lastfmUrl": ("http://127.0.0.1:1/2.0", "https://elsewhere/2.0"),
+    "musicbrainzUrl": ("http://127.0.0.1:1/ws/2", "https://mirror/ws/2"),
     "publicUrl": ("http://kima:3006", "https://kima.example.org"),
     "soulseekServer": ("127.0.0.1:2242", "server.example.org:2416"),
     "soulseekListenHost": ("127.0.0.1", "::1"),
