@@ -5,6 +5,7 @@ Apprise's services know no such id, so after a crash in the middle nobody is tol
 fails, and says so.
 """
 
+from abc import abstractmethod
 from typing import Final
 
 from kima_stream import projector
@@ -27,7 +28,6 @@ OWNER: Final = Owner(projection=notifications.PROJECTION, decide=notification.de
 
 MAX_ATTEMPTS: Final = 10  # over some minutes: what nobody takes by then is old news
 _MEND: Final = "An admin mends the settings; the next notification uses them."
-_GONE: Final = ("not_found", "The address is not among the settings any more.")
 _TITLES: Final = {
     "completed": "{album} by {artist} is there",
     "partial": "A part of {album} by {artist} is there",
@@ -52,58 +52,62 @@ class Address(MayRepeat):
         return NotificationAddressed(channels=tuple(dict.fromkeys((*apprise, *webhooks))))
 
 
-class TellApprise(CannotAsk):
+class _Tell(Executor):
+    """Tells one channel: finds the notification and the address, says failures in our words."""
+
+    max_attempts = MAX_ATTEMPTS
+
+    def __init__(self, pool: Pool, settings: SettingsStore) -> None:
+        """Read the address when asked."""
+        self._pool = pool
+        self._settings = settings
+
+    @abstractmethod
+    async def tell(self, address: str, row: Row[Notification], work: Work) -> None:
+        """Tell it, or raise."""
+
+    async def perform(self, work: Work) -> Event:
+        """Tell the channel that the effect names."""
+        current = await self._settings.loaded()
+        channel = work.effect.target or ""
+        urls = (_urls(current, definitions.NOTIFICATION_URLS), _urls(current, definitions.WEBHOOK_URLS))
+        address = notify.address_of(channel, *urls)
+        async with self._pool.acquire() as conn:
+            row = await notifications.TABLE.find(conn, work.stream)
+        if row is None or address is None:
+            return work.failure("not_found", "The address is not among the settings any more.")
+        work.check_lease()
+        try:
+            await self.tell(address, row, work)
+        except ConfigurationError as error:
+            return work.failure("refused", str(error), _MEND)
+        return NotificationDelivered(channel=channel)
+
+
+class TellApprise(_Tell, CannotAsk):
     """Sends a message to one Apprise address, at most once."""
 
     kind = f"{notify.APPRISE}.tell"
-    max_attempts = MAX_ATTEMPTS
 
-    def __init__(self, pool: Pool, settings: SettingsStore) -> None:
-        """Read the address when asked."""
-        self._pool = pool
-        self._settings = settings
-
-    async def perform(self, work: Work) -> Event:
-        """Tell it."""
-        row, channel, address = await _addressed(self._pool, self._settings, work)
-        if row is None or address is None:
-            return work.failure(*_GONE)
+    async def tell(self, address: str, row: Row[Notification], work: Work) -> None:  # noqa: ARG002 - the class' shape
+        """Send it."""
         told = row.state
         title = _TITLES[told.kind].format(album=told.album, artist=told.artist)
         body = " ".join(filter(None, (told.reason, told.next_step))) or title
-        work.check_lease()
-        try:
-            await notify.tell_apprise(address, title=title, body=body)
-        except ConfigurationError as error:
-            return work.failure("refused", str(error), _MEND)
-        return NotificationDelivered(channel=channel)
+        await notify.tell_apprise(address, title=title, body=body)
 
 
-class TellWebhook(MayRepeat):
+class TellWebhook(_Tell, MayRepeat):
     """Posts a signed webhook; the effect's id is its ``webhook-id``."""
 
     kind = f"{notify.WEBHOOK}.tell"
-    max_attempts = MAX_ATTEMPTS
 
-    def __init__(self, pool: Pool, settings: SettingsStore) -> None:
-        """Read the address when asked."""
-        self._pool = pool
-        self._settings = settings
-
-    async def perform(self, work: Work) -> Event:
-        """Tell it."""
-        row, channel, address = await _addressed(self._pool, self._settings, work)
+    async def tell(self, address: str, row: Row[Notification], work: Work) -> None:
+        """Post it; nothing is sent unsigned."""
         secret = self._settings.current[definitions.WEBHOOK_SIGNING_SECRET]
-        if row is None or address is None:
-            return work.failure(*_GONE)
         if secret is None:
-            return work.failure("refused", "webhookSigningSecret: missing, and nothing is sent unsigned.", _MEND)
-        try:
-            work.check_lease()
-            await notify.tell_webhook(address, message_id=work.effect.effect_id, secret=secret, told=_told(row))
-        except ConfigurationError as error:
-            return work.failure("refused", str(error), _MEND)
-        return NotificationDelivered(channel=channel)
+            raise ConfigurationError(["webhookSigningSecret: missing, and nothing is sent unsigned"])
+        await notify.tell_webhook(address, message_id=work.effect.effect_id, secret=secret, told=_told(row))
 
 
 def executors(pool: Pool, settings: SettingsStore) -> list[Executor]:
@@ -118,18 +122,6 @@ def _urls(current: Snapshot, definition: definitions.AnyDefinition) -> tuple[str
     except ConfigurationError:
         return ()
     return urls
-
-
-async def _addressed(
-    pool: Pool, settings: SettingsStore, work: Work
-) -> tuple[Row[Notification] | None, str, str | None]:
-    """Return the notification, the channel and its address, None where one is gone."""
-    current = await settings.loaded()
-    channel = work.effect.target or ""
-    async with pool.acquire() as conn:
-        row = await notifications.TABLE.find(conn, work.stream)
-    apprise, webhooks = _urls(current, definitions.NOTIFICATION_URLS), _urls(current, definitions.WEBHOOK_URLS)
-    return row, channel, notify.address_of(channel, apprise, webhooks)
 
 
 def _told(row: Row[Notification]) -> Told:

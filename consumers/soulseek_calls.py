@@ -139,7 +139,7 @@ class Search(MayRepeat):
         async with aclosing(self._searches.search(query, asker=work.stream)) as answers:
             async for files in answers:
                 count += len(files)
-                waiting += [_as_event(file) for file in files]
+                waiting += files
                 work.report(Progress(text=f"{count} files found"))
                 now = asyncio.get_running_loop().time()
                 if now - shown_at > SHOW_SECONDS:
@@ -215,20 +215,6 @@ def _news(came: Acquired) -> JobSoulseekFinished:
         tracks_wanted=came.tracks_wanted,
         tracks_found=len(came.files),
         peers=came.peers,
-    )
-
-
-def _as_event(file: found.FoundFile) -> FoundFile:
-    return FoundFile(
-        peer=file.peer,
-        path=file.path,
-        size_bytes=file.size_bytes,
-        extension=file.extension,
-        bitrate_kbps=file.bitrate_kbps,
-        duration_seconds=file.duration_seconds,
-        has_free_slot=file.has_free_slot,
-        speed=file.speed_bytes_per_second,
-        queue_length=file.queue_length,
     )
 
 

@@ -18,7 +18,7 @@ from kima_stream.database import Connection, Pool
 from kima_stream.effects import waiting
 from kima_stream.errors import ConfigurationError, UserFacingError
 from kima_stream.events import new_event_id
-from kima_stream.http import download_requests, download_views
+from kima_stream.http import download_requests, download_views, user_requests
 from kima_stream.http.download_requests import Requested
 from kima_stream.http.download_views import JobView
 from kima_stream.projector import Row
@@ -94,7 +94,7 @@ async def _request(loaded: Settings, wish: Wish, *, as_json: bool) -> JobView:
                 conn, wish.album, user_id=wish.user_id, correlation_id=correlation_id, policy=policy, note=note
             )
 
-        asked = await download_requests.decided(pool, work)
+        asked = await user_requests.decided(pool, work)
         row = await _follow(pool, asked, wish, silent=as_json)
         async with pool.acquire() as conn:
             reader = await subject_keys.reader(conn, sources.roots, [row.state.note])

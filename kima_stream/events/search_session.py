@@ -11,7 +11,8 @@ from kima_stream.events.shapes import Event
 class FoundFile(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     r"""A file that a peer offers; ``path`` is the peer's own, with ``\\``, and never a path of ours.
 
-    ``speed`` is what the peer says of itself, in bytes per second; ``queue_length`` counts who waits before us.
+    All of it is the peer's word. ``extension`` is lower case without a dot, ``queue_length`` counts who waits
+    before us.
     """
 
     peer: str
@@ -21,7 +22,7 @@ class FoundFile(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     bitrate_kbps: int | None = None
     duration_seconds: int | None = None
     has_free_slot: bool = False
-    speed: int = 0
+    speed_bytes_per_second: int = 0
     queue_length: int = 0
 
 

@@ -4,18 +4,16 @@ So the answer is final, and the job can be read when it is given. Whoever asks f
 the same moment gets the same job; who cancels it and who asks for it again come one after the other.
 """
 
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Final
 from uuid import UUID
 
-import asyncpg
 import msgspec
 
 from kima_stream import correlation_keys, event_store, projector, upcasters
-from kima_stream.database import Connection, Pool
-from kima_stream.errors import DuplicateEventError, NotFoundError, TornAppendError, WrongExpectedVersionError
+from kima_stream.database import Connection
+from kima_stream.errors import NotFoundError
 from kima_stream.events import (
     JobCancelled,
     JobCancelRequested,
@@ -37,15 +35,7 @@ from projections.correlation import Album
 from projections.download_job import DownloadJob
 from projections.download_job_decider import decide
 
-TRIES: Final = 5  # somebody appended without the row's lock, used the same key at once, or a deadlock: decide again
 NO_SUCH_JOB: Final = "There is no such download job."
-_RIVALRY: Final = (
-    WrongExpectedVersionError,
-    DuplicateEventError,
-    TornAppendError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,
-)
 
 
 class Requested(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,18 +45,6 @@ class Requested(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     duplicate: bool
     event_id: UUID
-
-
-async def decided(pool: Pool, work: Callable[[Connection], Awaitable[Requested]]) -> Requested:
-    """Run ``work`` in a transaction, again when a rival was in the way."""
-    for attempt in range(1, TRIES + 1):
-        try:
-            async with pool.acquire() as conn, conn.transaction():
-                return await work(conn)
-        except _RIVALRY:
-            if attempt == TRIES:
-                raise
-    raise AssertionError  # the last try has returned or raised
 
 
 async def request(

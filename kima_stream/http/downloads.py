@@ -92,7 +92,7 @@ async def request_download(call: Call[Nothing, NewDownload]) -> web.Response:
             note=note,
         )  # fmt: skip
 
-    requested = await download_requests.decided(call.door.pool, work)
+    requested = await user_requests.decided(call.door.pool, work)
     return _accepted(call, requested, location=f"{call.request.path.rstrip('/')}/{requested.id}")
 
 
@@ -118,7 +118,7 @@ async def _change(
     async def work(conn: Connection) -> Requested:
         return await download_requests.change(conn, job_id, wish, policy=policy, event_id=event_id)
 
-    requested = await download_requests.decided(call.door.pool, work)
+    requested = await user_requests.decided(call.door.pool, work)
     return _accepted(call, requested, location=call.request.path.rstrip("/").removesuffix(f"/{verb}"))
 
 

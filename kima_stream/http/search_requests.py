@@ -1,31 +1,18 @@
 """What users ask of a search session, decided in one transaction, so that the answer is final."""
 
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Final
 from uuid import UUID
-
-import asyncpg
 
 from kima_stream import event_store, projector, upcasters
 from kima_stream.database import Connection, Pool
-from kima_stream.errors import DuplicateEventError, TornAppendError, WrongExpectedVersionError
 from kima_stream.events import SearchRequested, derived_id, new_event_id
+from kima_stream.http import user_requests
 from kima_stream.http.user_requests import ReusedKeyError
 from kima_stream.projector import Row
 from kima_stream.read_models.search_sessions import FIELD, PROJECTION, stream_of
 from kima_stream.settings import subject_keys
 from kima_stream.settings.subject_keys import PlainText
 from projections.search_session import SECONDS, News, SearchSession, decide
-
-TRIES: Final = 5  # a rival appended in between, or used the same key at once: decide again
-_RIVALRY: Final = (
-    WrongExpectedVersionError,
-    DuplicateEventError,
-    TornAppendError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,
-)
 
 
 async def start(
@@ -37,7 +24,9 @@ async def start(
         ErasedUserError: the user was erased.
         ReusedKeyError: the id has named another query before.
     """
-    return await _again(pool, lambda conn: _start(conn, query, user_id, correlation_id, event_id or new_event_id()))
+    return await user_requests.decided(
+        pool, lambda conn: _start(conn, query, user_id, correlation_id, event_id or new_event_id())
+    )
 
 
 async def _start(
@@ -65,21 +54,9 @@ async def take(
     pool: Pool, stream: str, news: News, *, correlation_id: str | None, event_id: UUID | None = None
 ) -> tuple[Row[SearchSession], bool]:
     """Append what follows from ``news`` and return the session, and whether anything followed."""
-    return await _again(pool, lambda conn: _take(conn, stream, news, correlation_id, event_id or new_event_id()))
-
-
-async def _again(
-    pool: Pool, work: Callable[[Connection], Awaitable[tuple[Row[SearchSession], bool]]]
-) -> tuple[Row[SearchSession], bool]:
-    """Do ``work`` in a transaction, again when a rival was in the way."""
-    for attempt in range(1, TRIES + 1):
-        try:
-            async with pool.acquire() as conn, conn.transaction():
-                return await work(conn)
-        except _RIVALRY:
-            if attempt == TRIES:
-                raise
-    raise AssertionError  # the last try has returned or raised
+    return await user_requests.decided(
+        pool, lambda conn: _take(conn, stream, news, correlation_id, event_id or new_event_id())
+    )
 
 
 async def _take(

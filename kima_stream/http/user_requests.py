@@ -1,4 +1,4 @@
-"""What a user's request may say beside its body: ``Idempotency-Key`` and ``Prefer: wait``.
+"""What all users' requests have in common: decided in one transaction, ``Idempotency-Key``, ``Prefer: wait``.
 
 A key names the request, per user and route: its event has an id that follows from them, so that
 the log itself remembers, as long as it exists, at every process.
@@ -7,16 +7,29 @@ Source: RFC 7240; the IETF draft of the Idempotency-Key header.
 """
 
 import re
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 from uuid import UUID, uuid5
 
+import asyncpg
 from aiohttp import web
 
-from kima_stream.errors import UserFacingError
+from kima_stream.database import Connection, Pool
+from kima_stream.errors import DuplicateEventError, TornAppendError, UserFacingError, WrongExpectedVersionError
 
 KEY_HEADER: Final = "Idempotency-Key"
 NAMESPACE: Final = UUID("5f6e9d0c-7c5e-5d1b-8a43-0c2d8e9b7f61")  # of ids made from keys
 
+TRIES: Final = 5  # somebody appended without the row's lock, used the same key at once, or a deadlock: decide again
+T = TypeVar("T")
+
+_RIVALRY: Final = (
+    WrongExpectedVersionError,
+    DuplicateEventError,
+    TornAppendError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+)
 _KEY: Final = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 _WAIT: Final = re.compile(r'(?:^|[,\s])wait\s*=\s*"?([0-9]{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)
 
@@ -27,6 +40,18 @@ class ReusedKeyError(UserFacingError):
     def __init__(self) -> None:
         """Answer 422."""
         super().__init__(f"This {KEY_HEADER} came with another body before.", status=422, code="idempotency_key_reused")
+
+
+async def decided(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
+    """Run ``work`` in a transaction, again when a rival was in the way: so what it answers is final."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            async with pool.acquire() as conn, conn.transaction():
+                return await work(conn)
+        except _RIVALRY:
+            if attempt == TRIES:
+                raise
+    raise AssertionError  # the last try has returned or raised
 
 
 def event_id(request: web.Request, *, user_id: str, route: str) -> UUID | None:

@@ -5,27 +5,15 @@ from typing import Final
 
 import msgspec
 
+from kima_stream import events
+
 MAX_FILES: Final = 2_000  # of one answer: the first ones, whoever sends more
 
 AUDIO: Final = frozenset({"flac", "mp3", "m4a", "ogg", "opus", "wav", "aac"})
 
 
-class FoundFile(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A file that a peer offers; all of it is the peer's word.
-
-    ``path`` is the peer's own, with its separators, and goes back to it as it is; it is never a path of ours.
-    ``extension`` is lower case without a dot, taken from the name.
-    """
-
-    peer: str
-    path: str
-    size_bytes: int
-    extension: str
-    bitrate_kbps: int | None = None
-    duration_seconds: int | None = None
-    has_free_slot: bool = False
-    speed_bytes_per_second: int = 0
-    queue_length: int = 0
+class FoundFile(events.FoundFile, frozen=True, kw_only=True, gc=False):
+    """A file that a peer offers; its path goes back to the peer as it is, and is never a path of ours."""
 
     @property
     def name(self) -> str:
