@@ -16,7 +16,7 @@ from pathlib import Path
 import aiohttp
 import asyncpg
 
-from kima_stream import schema
+from kima_stream import database, schema
 from kima_stream.embedded import home as homes
 from kima_stream.embedded.postgres import Postgres
 from kima_stream.embedded.valkey import Valkey
@@ -65,8 +65,8 @@ async def house() -> AsyncIterator[House]:
 
 @asynccontextmanager
 async def connected(built: House) -> AsyncIterator[asyncpg.Connection]:
-    """One connection."""
-    conn = await asyncpg.connect(built.database_url)
+    """One connection, with the manners of all of ours: without them Postgres plans for tables that look small."""
+    conn = await database.connect(built.database_url, role="bench")
     try:
         yield conn
     finally:

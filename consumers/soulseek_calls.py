@@ -135,7 +135,8 @@ class Search(MayRepeat):
 
     async def _shown(self, work: Work, query: str) -> int:
         """Show what is found; return how many files there were."""
-        count, waiting, shown_at = 0, [], asyncio.get_running_loop().time()
+        waiting: list[FoundFile] = []
+        count, shown_at = 0, asyncio.get_running_loop().time()
         async with aclosing(self._searches.search(query, asker=work.stream)) as answers:
             async for files in answers:
                 count += len(files)
