@@ -18,7 +18,7 @@ from kima_stream.settings.api_keys import Principal, hash_of
 
 MAX_AGE_SECONDS: Final = 1.0  # a revoke is effective within this
 RENEW_SECONDS: Final = 0.5  # who is in use is read again before anybody has to wait for it
-MISS_AGE_SECONDS: Final = 0.05  # a key that is not known yet may be new: look again, but not at any rate
+MISS_AGE_SECONDS: Final = 0.05  # a key that is not known may be new: the table is read again, but not at any rate
 MAX_FOUND: Final = 1_000  # senders of a second that are known without looking at all keys again
 USED_EVERY_SECONDS: Final = 60.0  # how often last_used_at is written at most
 
@@ -33,8 +33,16 @@ _SET_USED: Final = """
 class ApiKeys:
     """The keys in force, from memory at most a second old."""
 
-    def __init__(self, pool: Pool, *, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        clock: Callable[[], float] = monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
         """Read nothing yet: the first ``verify`` does."""
+        self._sleep = sleep
+        self._begun = self._done = 0  # reads
         self._pool = pool
         self._clock = clock
         self._keys: dict[bytes, Principal] = {}
@@ -54,7 +62,7 @@ class ApiKeys:
         await self._refresh(MAX_AGE_SECONDS)
         found = self._find(asked)
         if asked and not found:
-            await self._refresh(MISS_AGE_SECONDS)
+            await self._look_again()
             found = self._find(asked)
         return found
 
@@ -101,6 +109,15 @@ class ApiKeys:
                 self._found[candidates] = found
         return found
 
+    async def _look_again(self) -> None:
+        """Return once the keys are those of a read that began after this call, the next one not before its time."""
+        begun = self._begun
+        early = self._read_at + MISS_AGE_SECONDS - self._clock()
+        if early > 0:
+            await self._sleep(early)
+        while self._done <= begun:
+            await asyncio.shield(self._begin_reading())
+
     async def _refresh(self, max_age_seconds: float) -> None:
         """Return once the keys are those of a read that began at most ``max_age_seconds`` before this call."""
         needed = self._needed(max_age_seconds)
@@ -118,14 +135,15 @@ class ApiKeys:
         return self._reading
 
     async def _read(self) -> None:
-        began = self._clock()
+        self._begun += 1
+        number, began = self._begun, self._clock()
         rows = await self._pool.fetch(_ACTIVE_KEYS)
         self._keys = {
             row["key_hash"]: Principal(key_id=row["key_id"], name=row["name"], role=row["role"], user_id=row["user_id"])
             for row in rows
         }
         self._found = {}
-        self._read_at = began
+        self._read_at, self._done = began, number
 
 
 def _heed(reading: "asyncio.Task[None]") -> None:

@@ -93,15 +93,24 @@ async def test_a_revoked_key_is_refused_within_a_second(pool: Pool, conn: Connec
 
 
 async def test_a_new_key_opens_at_once(pool: Pool, conn: Connection) -> None:
-    """A stranger is looked up again, but not more often than twenty times a second."""
-    clock = Clock()
-    keys = ApiKeys(pool, clock=clock)
-    assert await names(keys, "kima_nobody") == []
+    """A stranger is looked up again before he is refused, but not more often than twenty times a second."""
+    clock, waited = Clock(), list[float]()
 
-    key, _ = await api_keys.create(conn, name="new", role="user")
-    assert await names(keys, key) == []
-    clock.now += 0.06
-    assert await names(keys, key) == ["new"]
+    async def sleep(seconds: float) -> None:
+        waited.append(round(seconds, 6))
+        clock.now += seconds
+
+    keys = ApiKeys(pool, clock=clock, sleep=sleep)
+    assert await names(keys, "kima_nobody") == []
+    for number in range(3):
+        key, _ = await api_keys.create(conn, name=f"new {number}", role="user")
+        assert await names(keys, key) == [f"new {number}"]
+
+    assert waited == [0.05] * 4
+    clock.now += 0.5
+    key, _ = await api_keys.create(conn, name="late", role="user")
+    assert await names(keys, key) == ["late"]
+    assert waited == [0.05] * 4
 
 
 async def test_forgetting_reads_again(pool: Pool, conn: Connection) -> None:
