@@ -24,6 +24,7 @@ from kima_stream.event_store import Append
 from kima_stream.settings import api_keys
 from tests import processes
 from tests.factories import a_note, number_all
+from tests.front_door import ROOT
 from tests.polling import eventually
 
 NOWHERE = "postgresql://kima@127.0.0.1:1/none"
@@ -58,7 +59,11 @@ EXAMPLES: Mapping[tuple[str, ...], tuple[str, ...]] = {
     ("events", "show"): (str(NOTE),),
     ("keys", "create"): ("--name", "walker"),
     ("reconcile",): ("--once",),
+    ("request",): ("The Harbour Lights", "Tidewater", "--no-wait"),
     ("replay",): ("download_jobs",),
+    ("settings", "get"): ("lidarrUrl",),
+    ("settings", "rotate-key"): (),
+    ("settings", "set"): ("lidarrUrl=http://lidarr:8686",),
     ("state",): ("download_jobs", str(NOTE)),
     ("trace",): (str(NOTE),),
 }
@@ -104,7 +109,7 @@ def documents(text: str) -> list[Any]:
 
 def invoke(words: list[str], **environment: str) -> Result:
     """Run one command line in this process; a defect is raised."""
-    answer = CliRunner().invoke(main, words, env={"KIMA_LOG_LEVEL": "error", **environment})
+    answer = CliRunner().invoke(main, words, env={"KIMA_LOG_LEVEL": "error", "KIMA_SECRET_KEY": ROOT, **environment})
     if answer.exception is not None and not isinstance(answer.exception, SystemExit):
         raise answer.exception
     return answer
