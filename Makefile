@@ -10,8 +10,8 @@ PIP := $(UV) pip install --quiet --python $(BIN)/python
 else
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
-# Two workers pay on two cores; the servers are started once per worker.
-WORKERS ?= 2
+# Tests wait more than they compute: four workers pay on two cores. Each starts its own servers.
+WORKERS ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: install run demo test test-all check format bench lock docs clean help

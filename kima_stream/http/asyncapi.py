@@ -12,8 +12,8 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from kima_stream import event_stream, upcasters
-from kima_stream.events import event_type
+from kima_stream import event_stream, events, upcasters
+from kima_stream.events import Event, event_type
 from kima_stream.http import cloudevents
 from kima_stream.http.app import PREPARED
 from kima_stream.http.event_views import Numbered
@@ -68,12 +68,17 @@ def vocabulary() -> Mapping[str, Mapping[str, type[msgspec.Struct]]]:
     for received in (lidarr_webhooks, slskd_webhooks):
         found[received.SOURCE][received.UNKNOWN] = Unknown
     effects = [p.category for p in PROJECTIONS.values() if "effects" in type(p.initial).__struct_fields__]
-    for fact in upcasters.facts():
+    for fact in own_facts():
         name = event_type(fact)
         category = name.partition(".")[0]
         for holder in effects if category == _OF_ANY_STREAM else [category]:
             found.setdefault(holder, {})[name] = fact
     return {category: dict(sorted(found[category].items())) for category in sorted(found)}
+
+
+def own_facts() -> list[type[Event]]:
+    """Return the facts that this package defines; whoever imports it may have made more."""
+    return [fact for fact in upcasters.facts() if fact.__module__.startswith(f"{events.__name__}.")]
 
 
 def document(*, url_base: str = "") -> Json:

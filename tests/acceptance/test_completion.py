@@ -66,8 +66,9 @@ def offered(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], l
 
 def test_tab_offers_what_there_is(offered: Callable[[str], list[str]]) -> None:
     """Commands, subcommands, options, projections and consumer groups, also without any database."""
-    assert set(offered("kima-stream ")) == set(main.list_commands(None))  # type: ignore[arg-type]  # it asks nothing
-    assert set(offered("kima-stream e")) == {"events"}
+    commands = set(main.list_commands(None))  # type: ignore[arg-type]  # it asks nothing
+    assert set(offered("kima-stream ")) == commands
+    assert set(offered("kima-stream e")) == {name for name in commands if name.startswith("e")}
     assert set(offered("kima-stream events t")) == {"tail"}
     assert set(offered("kima-stream replay ")) == set(PROJECTIONS)
     groups = {group.name for group in parts.consumer_groups()}
