@@ -16,7 +16,7 @@ from kima_stream.database import Pool
 from kima_stream.event_stream import Entry, EventStream, NoGroupError
 from kima_stream.events import RecordedEvent
 
-BATCH_ENTRIES = 500  # read and handled at once; the next batch waits for this one
+BATCH_ENTRIES = 500  # read and handled at once; behind a full one the next is read meanwhile
 BLOCK_MS = 1_000
 CLAIM_IDLE_MS = 30_000  # longer than the slowest batch: whoever held them is gone
 CLAIM_EVERY_SECONDS = 10.0
@@ -41,6 +41,7 @@ class Subscription:
         self._consumer = consumer
         self._claim_at = 0.0
         self._check_at = 0.0
+        self._ahead: asyncio.Task[list[Entry]] | None = None  # the read of the next batch, begun before its turn
 
     async def run(self) -> None:
         """Read until cancelled; a batch that was begun is delivered again after a restart."""
@@ -63,6 +64,8 @@ class Subscription:
                     log.warning("subscription_interrupted", group=self._group.name, error_type=type(error).__name__)
                 await asyncio.sleep(BACK_OFF_SECONDS[min(failures, len(BACK_OFF_SECONDS) - 1)])
                 failures += 1
+            finally:
+                await self._forget_ahead()
 
     async def _join(self) -> None:
         """Make the group where it is missing, at its verified position, and handle what we had begun."""
@@ -91,9 +94,23 @@ class Subscription:
         if now >= self._claim_at:
             await self._handle(await self._claim())
             self._claim_at = now + CLAIM_EVERY_SECONDS
-        entries = await self._read(">", block_ms=block_ms)
+        entries = await self._next(block_ms)
+        if len(entries) == BATCH_ENTRIES:
+            self._ahead = asyncio.create_task(self._read(">"))  # while Postgres works on this one
         await self._handle(entries)
         return len(entries)
+
+    async def _next(self, block_ms: int | None) -> list[Entry]:
+        """Return the batch that was read ahead, or else read one; none ahead and the stream is at its end: wait."""
+        ahead, self._ahead = self._ahead, None
+        return (ahead and await ahead) or await self._read(">", block_ms=block_ms)
+
+    async def _forget_ahead(self) -> None:
+        """End a read that nobody waits for; what it was given is pending, and handled by the next ``_join``."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.cancel()
+            await asyncio.gather(ahead, return_exceptions=True)
 
     async def _read(self, after: str, *, block_ms: int | None = None) -> list[Entry]:
         group = self._group

@@ -2,11 +2,13 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
+import msgspec
 import pytest
 
 from kima_stream import checkpoints, dead_letters, delivery, event_store, event_stream
+from kima_stream.checkpoints import Batch
 from kima_stream.database import Connection, Pool
 from kima_stream.embedded.valkey import Valkey
 from kima_stream.errors import ForkedLogError
@@ -233,6 +235,39 @@ async def test_a_member_finishes_first_what_it_had_begun(
     task.cancel()
 
     assert await stream.read(CATEGORY, "scribe", "me", after="0", count=10) == []
+
+
+async def test_a_batch_read_ahead_outlives_an_outage(
+    pool: Pool, conn: Connection, scribe: Scribe, stream: EventStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next batch is in hand while Postgres goes under the first: neither is lost, each event comes once."""
+    monkeypatch.setattr("kima_stream.subscription.BATCH_ENTRIES", 2)
+    await append_notes(conn, streams=3, each=4)
+    await number_all(conn)
+    await stream.add(CATEGORY, await event_store.read_log(conn), last=0)
+    in_hand = []
+
+    async def cut_once(victim: Connection, batch: Batch) -> Mapping[str, int]:
+        if not in_hand:
+            await eventually(lambda: _pending(stream, 4))
+            in_hand.extend(await stream.read(CATEGORY, "scribe", "me", after="0", count=10))
+            await victim.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        return await scribe.group.handle(victim, batch)
+
+    group = msgspec.structs.replace(scribe.group, handle=cut_once)
+    task = asyncio.create_task(Subscription(group, pool, stream, consumer="me").run())
+    everything = {f"note-{n}": [0, 1, 2, 3] for n in range(3)}
+    await eventually(lambda: _reads(scribe, conn, everything))
+    await eventually(lambda: _pending(stream, 0))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert len(in_hand) == 4
+    assert await scribe.read(conn) == everything
+
+
+async def _pending(stream: EventStream, expected: int) -> bool:
+    return len(await stream.read(CATEGORY, "scribe", "me", after="0", count=10)) == expected
 
 
 async def _reads(scribe: Scribe, conn: Connection, expected: dict[str, list[int]]) -> bool:
