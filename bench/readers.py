@@ -56,7 +56,7 @@ async def run(built: House) -> list[Figure]:
 async def _load(url: str, seconds: list[float]) -> int:
     """Send at the steady rate; meanwhile probe how long one answer takes; return how many were accepted."""
     load = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.steady", url, API_KEY, str(PER_SECOND), str(SECONDS),
+        sys.executable, "-m", "bench.steady", url.rpartition(":")[2], API_KEY, str(PER_SECOND), str(SECONDS),
         cwd=ROOT, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     printed = asyncio.create_task(load.communicate())

@@ -20,7 +20,7 @@ EVENTS = 50_000
 
 async def run(built: House) -> list[Figure]:
     """Fold what is in the log, again and again."""
-    async with connected(built) as conn:
+    async with connected(built) as conn, connected(built) as reader:
         await fill(conn, EVENTS)
         await number(conn)
         events = await _read(conn)
@@ -28,7 +28,7 @@ async def run(built: House) -> list[Figure]:
             {
                 "folding": _ready(lambda: _fold(events)),
                 "decoding": _ready(lambda: _decode(events)),
-                "rebuilding": _ready(lambda: _rebuild(conn)),
+                "rebuilding": _ready(lambda: _rebuild(conn, reader)),
                 "reading": _ready(lambda: _read_all(conn)),
                 "verifying": _ready(lambda: _verify(conn)),
             }
@@ -80,8 +80,8 @@ async def _decode(events: list[RecordedEvent]) -> int:
     return len(events)
 
 
-async def _rebuild(conn: Connection) -> int:
-    return (await replay.replay(conn, PROJECTION)).events
+async def _rebuild(conn: Connection, reader: Connection) -> int:
+    return (await replay.replay(conn, PROJECTION, reader=reader)).events
 
 
 async def _verify(conn: Connection) -> int:

@@ -4,6 +4,7 @@ The shadow is a temporary table of the same shape, filled by the same ``project`
 news; nothing is changed until ``apply``.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -52,11 +53,13 @@ async def replay(
     up_to: int | None = None,
     apply: bool = False,
     progress: Progress = lambda _done, _all: None,
+    reader: "Connection | None" = None,
 ) -> Replayed:
     """Fold ``projection`` anew up to position ``up_to`` (the head) and compare it with the live rows.
 
     With ``apply`` the live rows are replaced by the replayed ones, in one transaction that
-    writers wait for; that needs the head, so it excludes ``up_to``.
+    writers wait for; that needs the head, so it excludes ``up_to``. With a ``reader``, a connection
+    of its own, the log is read on while what was read is folded and written.
     """
     table = projection.read_model.table
     shadow = msgspec.structs.replace(projection, read_model=projection.read_model.renamed(f"replayed_{table}"))
@@ -67,7 +70,7 @@ async def replay(
     await conn.execute(f"CREATE UNIQUE INDEX ON pg_temp.replayed_{table} (stream)")
     try:
         fold = _Fold(conn, shadow, up_to, await _exceptions(conn, projection.name))
-        await fold.run(progress)
+        await fold.run(progress, reader)
         async with conn.transaction(isolation=None if apply else "repeatable_read"):
             if apply:
                 await conn.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")
@@ -128,16 +131,28 @@ class _Fold:
         self.events = 0
         self.streams: set[str] = set()
 
-    async def run(self, progress: Progress) -> None:
+    async def run(self, progress: Progress, reader: "Connection | None" = None) -> None:
         """Fold all numbered events from where the last run stopped."""
-        category = self._shadow.category
-        total = self.events + await self._conn.fetchval(_COUNT, category, self._after, self._up_to)
-        while chunk := await event_store.read_log(
-            self._conn, after=self._after, up_to=self._up_to, category=category, limit=CHUNK_EVENTS
-        ):
-            await self._project(chunk)
-            self._after = chunk[-1].position or 0
-            progress(self.events, total)
+        total = self.events + await self._conn.fetchval(_COUNT, self._shadow.category, self._after, self._up_to)
+        reading = asyncio.create_task(self._read(reader or self._conn, self._after))
+        try:
+            while chunk := await reading:
+                after = chunk[-1].position or 0
+                if reader is not None:
+                    reading = asyncio.create_task(self._read(reader, after))
+                await self._project(chunk)
+                self._after = after
+                progress(self.events, total)
+                if reader is None:
+                    reading = asyncio.create_task(self._read(self._conn, after))
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)  # the connection is free again
+
+    async def _read(self, conn: Connection, after: int) -> list[RecordedEvent]:
+        return await event_store.read_log(
+            conn, after=after, up_to=self._up_to, category=self._shadow.category, limit=CHUNK_EVENTS
+        )
 
     async def run_unnumbered(self, table: str) -> None:
         """Fold what live rows have seen before the publisher numbered it."""

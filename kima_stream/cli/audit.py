@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kima_stream import audit, replay as replays
 from kima_stream.audit import Verified
-from kima_stream.cli.database import with_connection
+from kima_stream.cli.database import connected, with_connection
 from kima_stream.cli.text import plain
 from kima_stream.database import Connection
 from kima_stream.errors import NotFoundError
@@ -75,8 +75,12 @@ def verify(*, first: int, last: int | datetime | None, log_only: bool, as_json: 
             verified = await audit.verify(conn, first=first, last=await _position(conn, last), progress=progress)
         if log_only or first != 1 or last is not None or verified.faults:
             return verified, []
-        with _bar("folding", shown=not as_json) as progress:
-            return verified, [await replays.replay(conn, p, progress=progress) for p in PROJECTIONS.values()]
+        async with connected() as reader:
+            with _bar("folding", shown=not as_json) as progress:
+                replayed = [
+                    await replays.replay(conn, p, progress=progress, reader=reader) for p in PROJECTIONS.values()
+                ]
+        return verified, replayed
 
     verified, replayed = with_connection(work)
     drifted = [outcome for outcome in replayed if any(d.kind != "behind" for d in outcome.differences)]
@@ -124,8 +128,11 @@ def replay(
 
     async def work(conn: Connection) -> Replayed:
         position = await _position(conn, up_to)
-        with _bar("replaying", shown=not as_json) as progress:
-            return await replays.replay(conn, PROJECTIONS[projection], up_to=position, apply=apply, progress=progress)
+        async with connected() as reader:
+            with _bar("replaying", shown=not as_json) as progress:
+                return await replays.replay(
+                    conn, PROJECTIONS[projection], up_to=position, apply=apply, progress=progress, reader=reader
+                )
 
     outcome = with_connection(work)
     if as_json:

@@ -1,6 +1,7 @@
 """One connection for one command."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from kima_stream import database
@@ -23,16 +24,23 @@ def with_connection(work: Callable[[Connection], Awaitable[T]], loaded: Settings
         ConfigurationError: there is none.
         OSError, asyncpg.PostgresError: Postgres is away.
     """
-    dsn = parts.database_url(loaded or settings())
+    configured = loaded or settings()
 
-    async def connected() -> T:
-        conn = await database.connect(dsn, role="cli")
-        try:
+    async def answer() -> T:
+        async with connected(configured) as conn:
             return await work(conn)
-        finally:
-            await conn.close()
 
-    return run(connected())
+    return run(answer())
+
+
+@asynccontextmanager
+async def connected(loaded: Settings | None = None) -> AsyncIterator[Connection]:
+    """Open one connection, as ``with_connection`` does: e.g. a second one."""
+    conn = await database.connect(parts.database_url(loaded or settings()), role="cli")
+    try:
+        yield conn
+    finally:
+        await conn.close()
 
 
 def roots() -> Roots:

@@ -12,7 +12,7 @@ from kima_stream.checkpoints import Batch
 from kima_stream.database import Connection, Pool
 from kima_stream.embedded.valkey import Valkey
 from kima_stream.errors import ForkedLogError
-from kima_stream.event_stream import EventStream, NoGroupError
+from kima_stream.event_stream import Entry, EventStream, NoGroupError
 from kima_stream.events import RecordedEvent
 from kima_stream.publisher import Publisher
 from kima_stream.reconciler import Reconciler, sweep_once
@@ -245,7 +245,7 @@ async def test_a_batch_read_ahead_outlives_an_outage(
     await append_notes(conn, streams=3, each=4)
     await number_all(conn)
     await stream.add(CATEGORY, await event_store.read_log(conn), last=0)
-    in_hand = []
+    in_hand: list[Entry] = []
 
     async def cut_once(victim: Connection, batch: Batch) -> Mapping[str, int]:
         if not in_hand:

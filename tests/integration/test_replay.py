@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 
 from consumers import download_jobs, intake
@@ -61,6 +62,24 @@ async def test_what_is_live_is_the_fold_of_the_log(filled: Connection) -> None:
     assert (replayed.streams, replayed.different, replayed.applied) == (ALBUMS, 0, False)
     assert len(before) == ALBUMS
     assert await rows(filled) == before
+
+
+async def test_a_log_read_on_a_connection_of_its_own_folds_to_the_same(
+    pool: Pool, filled: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunk by chunk, each read while the one before is folded; when that fails the reader is free again."""
+    monkeypatch.setattr("kima_stream.replay.CHUNK_EVENTS", 2)
+    done: list[tuple[int, int]] = []
+    async with pool.acquire() as reader:
+        replayed = await replay(filled, PROJECTION, reader=reader, progress=lambda *at: done.append(at))
+        assert (replayed.streams, replayed.different) == (ALBUMS, 0)
+        assert done[-1] == (replayed.events, replayed.events)
+        assert len(done) > 2
+
+        broken = msgspec.structs.replace(PROJECTION, apply=lambda _state, _event: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            await replay(filled, broken, reader=reader)
+        assert await reader.fetchval("SELECT 1") == 1
 
 
 async def test_a_dropped_read_model_comes_back_byte_by_byte(pool: Pool, filled: Connection) -> None:
