@@ -381,7 +381,7 @@ async def test_ids_do_not_become_labels(house: LidarrHouse) -> None:
     await house.client.album(4711)
 
     assert calls("/album/{id}", "404") == before + 1
-    assert "4711" not in prometheus_client.generate_latest().decode()
+    assert "/4711" not in prometheus_client.generate_latest().decode()
 
 
 @pytest.mark.parametrize(
