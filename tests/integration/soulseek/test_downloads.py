@@ -94,6 +94,7 @@ async def test_an_album_of_a_real_peer_arrives_byte_for_byte(
         acquiring(pool, environment, bounds=Bounds(), seconds=3) as it,
     ):
         got = await it.album(ALBUM, HAND)
+        searched = len(server.searches)  # more than one, where a busy peer answers late
         again = await it.album(ALBUM, HAND)
 
     assert tree(tmp_path / "music") == {f"{FOLDER}/{name}": digest for name, digest in tree(folder).items()}
@@ -153,6 +154,7 @@ async def test_a_restart_in_mid_download_goes_on_where_it_was(
         had = partial.stat().st_size
         assert partial.name.endswith(names.PARTIAL)
         assert 500_000 <= had < 3_000_000
+        searched = len(server.searches)  # more than one, where a busy peer answers late
         seen.clear()
         async with acquiring(pool, environment, bounds=Bounds(), seconds=3) as it:
             got = await it.album(ALBUM, Hand(asker="a", report=report))
@@ -304,7 +306,7 @@ async def test_two_jobs_of_one_album_fetch_it_once(
 
     assert [len(result.files) for result in results] == [2, 2]
     assert sorted(one.asked) == sorted(set(one.asked))
-    assert len(server.searches) == searched
+    assert len(server.searches) == 1
 
 
 async def test_a_file_of_somebody_else_is_never_replaced(
