@@ -97,7 +97,7 @@ async def _connected(loaded: Settings, findings: list[Finding]) -> "asyncpg.Conn
         return await database.connect(parts.database_url(loaded), role="doctor")
     except ConfigurationError as error:
         findings.append(fault("postgres", str(error), "start kima-stream up, or set KIMA_DATABASE_URL"))
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+    except (*database.OUTAGE, asyncpg.PostgresError, ValueError) as error:
         fix = "start it, or mend KIMA_DATABASE_URL: host, port, user, password, name of the database"
         findings.append(fault("postgres", f"cannot be reached: {_line(error)}", fix))
     return None

@@ -16,7 +16,7 @@ import asyncpg
 import msgspec
 import structlog
 
-from kima_stream import metrics
+from kima_stream import database, metrics
 from kima_stream.database import Pool
 from kima_stream.errors import RateLimitError
 from kima_stream.http import event_views
@@ -37,7 +37,7 @@ RETRY_AFTER_SECONDS: Final = 5
 
 _ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")  # JSON has line ends between its values only
 _EVERYTHING: Final = Filter()
-_OUTAGE: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+OUTAGE: Final = (*database.OUTAGE, asyncpg.PostgresError)
 
 log = structlog.get_logger(__name__)
 
@@ -191,7 +191,7 @@ class Feed:
             while self._readers:
                 try:
                     await self._tick()
-                except _OUTAGE as error:
+                except OUTAGE as error:
                     # The readers stay: what they wait for is in the log when Postgres is back.
                     log.warning("live_feed_interrupted", error_type=type(error).__name__)
                     await asyncio.sleep(OUTAGE_SECONDS)

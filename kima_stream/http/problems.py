@@ -12,7 +12,6 @@ anything else               500 without internals; the log has them, under the c
 The correlation id is the problem's ``instance``.
 """
 
-import asyncio
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final, TypeAlias
@@ -22,6 +21,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from kima_stream import database
 from kima_stream.errors import (
     ConfigurationError,
     IntegrationError,
@@ -36,21 +36,13 @@ RETRY_AFTER_SECONDS: Final = 5  # Postgres restarts in less; Lidarr ignores it, 
 
 # A dead, dying, full or standby server: the caller did nothing wrong and may send it again.
 UNAVAILABLE: Final = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
+    *database.OUTAGE,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,  # dropped, or renamed for a restore
     asyncpg.ObjectNotInPrerequisiteStateError,  # the database takes no connections, for the same reasons
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.TransactionRollbackError,
     asyncpg.LockNotAvailableError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.InterfaceError,
-    ConnectionError,
-    OSError,
-    TimeoutError,
-    asyncio.TimeoutError,
 )
 _RETRY: Final = {"Retry-After": str(RETRY_AFTER_SECONDS)}
 

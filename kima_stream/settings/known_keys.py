@@ -13,6 +13,7 @@ from uuid import UUID
 import asyncpg
 import structlog
 
+from kima_stream import database
 from kima_stream.database import Pool
 from kima_stream.settings.api_keys import Principal, hash_of
 
@@ -91,7 +92,7 @@ class ApiKeys:
             await sleep(USED_EVERY_SECONDS)
             try:
                 await self.write_used()
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except (*database.OUTAGE, asyncpg.PostgresError) as error:
                 log.warning("key_use_not_written", error_type=type(error).__name__)
 
     def _find(self, candidates: tuple[bytes, ...]) -> tuple[Principal, ...]:
