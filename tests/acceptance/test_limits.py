@@ -20,6 +20,7 @@ HEAD = "Host: x\r\nConnection: close\r\n"
 FEW = Policies(
     key=Policy("key", 5, 3_600), address=Policy("address", 4, 3_600), refused=Policy("refused", 3, 3_600),
 )  # fmt: skip
+HUNG_SECONDS = 30  # no promise: whoever is not cut by then never is
 
 
 @asynccontextmanager
@@ -201,9 +202,9 @@ async def test_a_late_head_ends_the_connection(pool: Pool) -> None:
             async with speaking(door) as (reader, writer):
                 writer.write(beginning)
                 trickle = asyncio.create_task(drip(writer) if beginning else asyncio.sleep(0))
-                await asyncio.wait_for(reader.read(), 5)
+                await asyncio.wait_for(reader.read(), HUNG_SECONDS)
                 trickle.cancel()
-            assert 0.2 < time.monotonic() - began < 3
+            assert time.monotonic() - began > 0.2
 
 
 async def drip(writer: asyncio.StreamWriter) -> None:
@@ -244,10 +245,9 @@ async def test_slow_clients_do_not_stop_others(pool: Pool) -> None:
             writer.write(f"POST {LIDARR} HTTP/1.1\r\nHost: x\r\n{body}".encode())
         drops = [asyncio.create_task(drip(writer)) for _, writer in opened]
 
-        began = time.monotonic()
-        answers = await asyncio.gather(*(door.post(webhook("health")) for _ in range(50)))
+        async with asyncio.timeout(HUNG_SECONDS):
+            answers = await asyncio.gather(*(door.post(webhook("health")) for _ in range(50)))
         assert {status for status, _ in answers} == {200}
-        assert time.monotonic() - began < 5
 
         for task in drops:
             task.cancel()
