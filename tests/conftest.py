@@ -9,7 +9,8 @@
     scaled        the size of a large test: a tenth, or all of it with KIMA_TEST_FULL=1
 
 KIMA_TEST_DATABASE_URL (a user who may create databases) and KIMA_TEST_REDIS_URL (its logical
-databases 1 to 15 are flushed) take other servers than the embedded ones.
+databases 1 to 15 are flushed) take other servers than the embedded ones. With pytest-xdist each worker
+needs servers of its own, since transactions are seen across databases: {worker} in the URL is its name, gw0 and on.
 """
 
 import asyncio
@@ -35,12 +36,16 @@ from kima_stream.embedded.postgres import Postgres
 from kima_stream.embedded.server import Server
 from kima_stream.embedded.valkey import Valkey
 
+OTHER_SERVERS = ("KIMA_TEST_DATABASE_URL", "KIMA_TEST_REDIS_URL")
 FULL = os.environ.get("KIMA_TEST_FULL", "") not in {"", "0"}
 _numbers = count(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Draw the seed before any worker starts, so that all share it."""
+    """Draw the seed before any worker starts, so that all share it; refuse servers that workers would share."""
+    for variable in OTHER_SERVERS:
+        if config.getoption("numprocesses", None) and "{worker}" not in os.environ.get(variable, "{worker}"):
+            raise pytest.UsageError(f"{variable}: each worker needs a server of its own: write {{worker}} into it")
     os.environ.setdefault("KIMA_TEST_SEED", str(random.SystemRandom().randrange(2**32)))
 
 
@@ -99,12 +104,16 @@ def _run(server: Server) -> Iterator[Server]:
     asyncio.run(server.stop())
 
 
+def _of_this_worker(url: str) -> str:
+    """Return the URL of a server that this worker has to itself."""
+    return url.replace("{worker}", os.environ.get("PYTEST_XDIST_WORKER", "gw0"))
+
+
 @pytest.fixture(scope="session")
 def database_server(servers_dir: Path) -> Iterator[str]:
     """Return the URL of the shared PostgreSQL; its database ``postgres`` is for administration."""
-    url = os.environ.get("KIMA_TEST_DATABASE_URL")
-    if url:
-        yield url
+    if url := os.environ.get(OTHER_SERVERS[0]):
+        yield _of_this_worker(url)
         return
     server = Postgres(_home(servers_dir), fsync=False, max_connections=300)
     for _ in _run(server):
@@ -114,9 +123,8 @@ def database_server(servers_dir: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def redis_server(servers_dir: Path) -> Iterator[str]:
     """Return the URL of the shared Valkey; its logical database 0 is not used."""
-    url = os.environ.get("KIMA_TEST_REDIS_URL")
-    if url:
-        yield url
+    if url := os.environ.get(OTHER_SERVERS[1]):
+        yield _of_this_worker(url)
         return
     server = Valkey(_home(servers_dir))
     for _ in _run(server):
@@ -185,8 +193,7 @@ async def conn(dsn: str) -> AsyncIterator[Connection]:
 @pytest.fixture
 def redis_url(redis_server: str) -> str:
     """Return the URL of an empty logical database of the test's own; never FLUSHALL it, use ``valkey``."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    number = 1 + (worker * 7 + next(_numbers) % 7) % 14
+    number = 1 + next(_numbers) % 15
     parts = urlsplit(redis_server)
     # urlunsplit would make unix:/path of it, which redis-py refuses.
     unix = f"unix://{parts.path}?db={number}"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kima_stream.database import Pool
+from kima_stream.http import soulseek
 from kima_stream.http.table import ROUTES
 from tests import front_door
 
@@ -46,8 +47,11 @@ checks.positive_data_acceptance.enabled = false
 
 
 @pytest.mark.timeout(900)
-async def test_every_answer_is_documented(pool: Pool, tmp_path: Path, seed: int, scaled: Callable[[int], int]) -> None:
+async def test_every_answer_is_documented(
+    pool: Pool, tmp_path: Path, seed: int, scaled: Callable[[int], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No server error, no status, header, type or shape that the document does not name, and no open door."""
+    monkeypatch.setattr(soulseek, "OWNER_SECONDS", 0.0)  # nobody owns the account here, and nobody will
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
     async with front_door.opened(pool, policies=front_door.UNLIMITED) as door:
         process = await asyncio.create_subprocess_exec(
@@ -63,7 +67,7 @@ async def test_every_answer_is_documented(pool: Pool, tmp_path: Path, seed: int,
             "--generation-database=none",
             "--no-color",
             "--warnings=off",
-            "--workers=2",
+            "--workers=1",  # with two, CPython 3.11's ast.parse, which hypothesis calls in both threads, may raise
             cwd=tmp_path,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
