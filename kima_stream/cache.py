@@ -2,7 +2,7 @@
 
 A copy that may be missed at any moment: when Redis is away, slow, full or holds what does not fit, it is a
 miss and the value is loaded. What does not exist is kept too, for an hour at most. Whoever asks for
-the same at the same moment in this process waits for one load.
+the same at the same moment in this process waits for one answer.
 """
 
 import asyncio
@@ -109,7 +109,7 @@ class Cache:
     def __init__(self, copies: Copies) -> None:
         """Keep what is loaded in ``copies``."""
         self._copies = copies
-        self._loading: dict[str, asyncio.Task[Any]] = {}
+        self._asking: dict[str, asyncio.Task[Any]] = {}
 
     async def through(
         self, kind: Kind[T], name: str, load: Callable[[], Awaitable[T | None]], *, seconds: int | None = None
@@ -123,26 +123,27 @@ class Cache:
             seconds: how long this one is good, instead of the kind's own; clamped to 1 hour to 7 days.
         """
         key = _key(kind, name)
-        found, kept = await self._get(kind, key)
-        if found:
-            return kept
-        loading = self._loading.get(key)
-        if loading is None:
-            loading = asyncio.create_task(self._load(kind, key, load, seconds))
-            self._loading[key] = loading
+        asking = self._asking.get(key)
+        if asking is None:
+            asking = asyncio.create_task(self._ask(kind, key, load, seconds))
+            self._asking[key] = asking
         # Shielded: one caller that gives up must not fail those who wait with it.
-        value: T | None = await asyncio.shield(loading)
+        value: T | None = await asyncio.shield(asking)
         return value
 
-    async def _load(
+    async def _ask(
         self, kind: Kind[T], key: str, load: Callable[[], Awaitable[T | None]], seconds: int | None
     ) -> T | None:
+        """Look up and load in one: a look from before another's load may be answered after it."""
         try:
+            found, kept = await self._get(kind, key)
+            if found:
+                return kept
             value = await load()
             await self._set(kind, key, value, seconds)
             return value
         finally:
-            self._loading.pop(key, None)
+            self._asking.pop(key, None)
 
     async def forget(self, kind: Kind[T], name: str) -> None:
         """Drop what is kept under ``name``."""
