@@ -7,6 +7,7 @@ stale publisher. Only commands that Redis 7.0 and Valkey both have.
 An entry is a CloudEvent in fields; above REFERENCE_BYTES it carries ``dataref`` instead of data.
 """
 
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import chain
@@ -33,6 +34,8 @@ from redis.exceptions import (
 from kima_stream.events import RecordedEvent
 
 REFERENCE_BYTES = 64_000  # an event with more data than this travels as a reference
+STREAM_BYTES = 4_000_000  # of entries in one stream, whatever anybody has read
+ENTRY_BYTES = 500  # of an entry without data and metadata: names, ids, times and Redis' own share
 ANSWER_SECONDS = 5.0  # Redis answers within this, or counts as away
 CONNECT_SECONDS = 1.0
 
@@ -59,13 +62,14 @@ if not info.err then
     end
 end
 if last ~= ARGV[1] then return {0, last} end
-local i = 3
+local i = 4
 while i <= #ARGV do
     local n = tonumber(ARGV[i])
     redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], unpack(ARGV, i + 1, i + n))
     last = ARGV[i + 1]
     i = i + n + 1
 end
+if ARGV[3] ~= '' then redis.call('XTRIM', KEYS[1], 'MINID', '~', ARGV[3]) end
 return {1, last}
 """
 
@@ -82,6 +86,37 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     event: RecordedEvent | None
 
 
+class Occupancy:
+    """What one stream holds, as far as this process added it; what another added before is older, and goes first."""
+
+    def __init__(self) -> None:
+        """Know of nothing yet."""
+        self._parts: deque[tuple[int, int]] = deque()  # added at once: the last position, and bytes
+        self.size_bytes = 0
+
+    def add(self, last: int, size_bytes: int) -> None:
+        """Note entries up to position ``last``."""
+        self._parts.append((last, size_bytes))
+        self.size_bytes += size_bytes
+
+    def make_room(self, size_bytes: int) -> int:
+        """Forget the oldest until ``size_bytes`` fit in, too; return the first position to keep, 0 when all stay."""
+        below = 0
+        while self._parts and self.size_bytes + size_bytes > STREAM_BYTES:
+            below = self._forget_oldest() + 1
+        return below
+
+    def forget(self, *, below: int) -> None:
+        """Forget what is older than position ``below``."""
+        while self._parts and self._parts[0][0] < below:
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> int:
+        last, size_bytes = self._parts.popleft()
+        self.size_bytes -= size_bytes
+        return last
+
+
 def key(category: str) -> str:
     """Return the stream's key; the braces are literal, one hash slot per category."""
     return f"kima:events:{{{category}}}"
@@ -91,8 +126,9 @@ class EventStream:
     """A connection pool to Redis with the few verbs that the log needs."""
 
     def __init__(self, url: str, *, max_entries: int = 20_000) -> None:
-        """Connect lazily; ``max_entries`` caps each stream, whatever anybody has read."""
+        """Connect lazily; ``max_entries`` and ``STREAM_BYTES`` cap each stream, whatever anybody has read."""
         self.max_entries = max_entries
+        self._occupancy: dict[str, Occupancy] = defaultdict(Occupancy)
         self._redis: redis_client.Redis = redis_client.Redis.from_url(
             url,
             protocol=3,
@@ -124,8 +160,17 @@ class EventStream:
         then nothing was added. No events: only compare.
         """
         arguments = chain.from_iterable(_with_length(event) for event in events)
-        added, actual = await self._add(keys=[key(category)], args=[f"{last}-0", self.max_entries, *arguments])
-        return None if added else int(actual.partition(b"-")[0])
+        size_bytes = sum(map(_size_bytes, events))
+        occupancy = self._occupancy[category]
+        below = occupancy.make_room(size_bytes)
+        added, actual = await self._add(
+            keys=[key(category)], args=[f"{last}-0", self.max_entries, f"{below}-0" if below else "", *arguments]
+        )
+        if not added:
+            return int(actual.partition(b"-")[0])
+        if events:
+            occupancy.add(events[-1].position or 0, size_bytes)
+        return None
 
     async def last_position(self, category: str) -> int:
         """Return the position of the newest entry ever added, 0 when there is no such stream."""
@@ -147,10 +192,12 @@ class EventStream:
 
     async def drop(self, category: str) -> None:
         """Remove the whole stream: it belongs to another log."""
+        self._occupancy.pop(category, None)
         await self._redis.delete(key(category))
 
     async def trim(self, category: str, *, below: int) -> int:
         """Remove the entries below position ``below``; return how many went."""
+        self._occupancy[category].forget(below=below)
         return int(await self._redis.xtrim(key(category), minid=f"{below}-0", approximate=False))
 
     async def create_group(self, category: str, group: str, *, after: int) -> None:
@@ -212,6 +259,10 @@ def _packing(connection_class: type[AbstractConnection]) -> type[AbstractConnect
             return [hiredis.pack_command((*words, *args[1:]))]
 
     return Packing
+
+
+def _size_bytes(event: RecordedEvent) -> int:
+    return ENTRY_BYTES + min(len(event.data) + len(event.metadata), REFERENCE_BYTES)
 
 
 def _with_length(event: RecordedEvent) -> list[str | int]:

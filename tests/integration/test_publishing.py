@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 from kima_stream import checkpoints, event_store
 from kima_stream.database import Connection, Pool
 from kima_stream.embedded.valkey import Valkey
-from kima_stream.event_stream import EventStream, key
+from kima_stream.event_stream import STREAM_BYTES, EventStream, key
 from kima_stream.numbering import Numberer, Unnumbered, count_unnumbered
 from kima_stream.publisher import Publisher
 from kima_stream.reconciler import sweep_once
@@ -148,6 +148,40 @@ async def test_what_every_group_has_verified_leaves_redis(
 
     async with pool.acquire() as other:
         assert (await checkpoints.read(other, scribe.group)).verified_position == 12
+
+
+async def test_large_events_do_not_fill_redis(
+    pool: Pool, conn: Connection, valkey: Valkey, stream: EventStream
+) -> None:
+    """A group that is away: Redis holds no more than the newest part of it, and the rest is read from the log."""
+    scribe = Scribe()
+    await scribe.prepare(conn)
+    each, size_bytes = 200, 40_000
+    text = '"' + "x" * size_bytes + '"'
+    assert each * size_bytes > STREAM_BYTES
+    async with running(Publisher(pool, stream, holder="p")):
+        for number in range(each):
+            await event_store.append(conn, f"note-{number}", [a_note(text)])
+        await eventually(lambda: _is_newest(stream, each))
+
+        held = await positions(valkey.url)
+        assert held == list(range(each - len(held) + 1, each + 1))
+        assert STREAM_BYTES // 2 < len(held) * size_bytes <= STREAM_BYTES
+        assert await stream.memory_bytes() < 2 * STREAM_BYTES
+        async with running(Subscription(scribe.group, pool, stream, consumer="c")):
+            await eventually(lambda: _handled(conn, scribe, len(held)))
+        await sweep_once(pool, scribe.group)
+
+    assert await scribe.read(conn) == {f"note-{number}": [0] for number in range(each)}
+
+
+async def _is_newest(stream: EventStream, position: int) -> bool:
+    newest = await stream.newest(CATEGORY)
+    return newest is not None and newest[0] == position
+
+
+async def _handled(conn: Connection, scribe: Scribe, count: int) -> bool:
+    return len(await scribe.read(conn)) >= count
 
 
 async def test_a_standby_takes_over(pool: Pool, conn: Connection, valkey: Valkey, stream: EventStream) -> None:
