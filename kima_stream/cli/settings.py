@@ -17,6 +17,7 @@ from kima_stream.cli.database import with_connection
 from kima_stream.cli.text import plain
 from kima_stream.database import Connection
 from kima_stream.errors import ConfigurationError, ConflictError, WrongExpectedVersionError
+from kima_stream.integrations import connection_checks
 from kima_stream.read_models import settings as table
 from kima_stream.settings import store
 from kima_stream.settings.config import Settings
@@ -65,11 +66,20 @@ def get(*, key: str, as_json: bool) -> None:
         raise ConfigurationError([f"{key}: {found.fault}"])
 
 
+_ASSIGNMENTS: Final = click.argument("assignments", metavar="[KEY[=VALUE]]...", nargs=-1)
+_FILE: Final = click.option(
+    "--file", "file", type=click.File("rb"), help="A JSON object by key, as over HTTP; - is stdin."
+)
+_SECRETS_IN_ARGUMENTS: Final = click.option(
+    "--secrets-in-arguments", is_flag=True, help="Take secrets from the command line too."
+)
+
+
 @settings.command(name="set")
-@click.argument("assignments", metavar="[KEY[=VALUE]]...", nargs=-1)
+@_ASSIGNMENTS
 @click.option("--clear", multiple=True, metavar="KEY", help="Fall back to environment or default.")
-@click.option("--file", "file", type=click.File("rb"), help="A JSON object by key, as for PUT; - is stdin.")
-@click.option("--secrets-in-arguments", is_flag=True, help="Take secrets from the command line too.")
+@_FILE
+@_SECRETS_IN_ARGUMENTS
 @click.option("--if-version", type=click.IntRange(min=0), help="Only when the settings are of this version.")
 @_AS_JSON
 def set_settings(
@@ -82,19 +92,41 @@ def set_settings(
     as_json: bool,
 ) -> None:
     """Change settings, all or nothing; a KEY without a value is asked for, or read as a line of stdin."""
-    loaded, faults = loop.settings(), list[str]()
-    changes = _from_file(file) | dict.fromkeys(clear, None)
-    for number, assignment in enumerate(assignments, start=1):
-        _assign(changes, assignment, number, faults, takes_secrets=secrets_in_arguments)
-    if not (changes or faults):
+    loaded = loop.settings()
+    changes = _changes(loaded, assignments, clear, file, takes_secrets=secrets_in_arguments)
+    if not changes:
         raise click.UsageError("Nothing to set: give KEY=VALUE, --clear KEY or --file.")
-    if faults:
-        table.read_changes(changes, Sources.of(loaded), faults)
-        raise ConfigurationError(faults)
     if any(key in DEFINITIONS and DEFINITIONS[key].is_secret and value is not None for key, value in changes.items()):
         _check_root(loaded)
     before, after = _with(lambda conn, sources: _change(conn, sources, changes, if_version), loaded)
     click.echo(msgspec.json.encode(view(after)) if as_json else _summary(changes, before, after))
+
+
+@settings.command(name="test")
+@click.argument("system", type=click.Choice(connection_checks.SYSTEMS))
+@_ASSIGNMENTS
+@_FILE
+@_SECRETS_IN_ARGUMENTS
+@_AS_JSON
+def test_connection(
+    *, system: str, assignments: tuple[str, ...], file: BinaryIO | None, secrets_in_arguments: bool, as_json: bool
+) -> None:
+    """Connect to SYSTEM with the settings in force, or with those given, before they are saved. Exit 1: it failed.
+
+    The connection is made from here, which need not be where the roles run.
+    """
+    loaded = loop.settings()
+    changes = _changes(loaded, assignments, (), file, takes_secrets=secrets_in_arguments)
+
+    async def work(conn: Connection, sources: Sources) -> connection_checks.Checked:
+        current = await store.read(conn, sources)
+        trial = table.trial(changes, current, sources)
+        return await connection_checks.check(system, trial.values, current, trial.given)
+
+    checked = _with(work, loaded)
+    click.echo(msgspec.json.encode(checked) if as_json else plain(checked.detail))
+    if not checked.ok:
+        sys.exit(1)
 
 
 @settings.command(name="rotate-key")
@@ -135,6 +167,25 @@ async def _change(
     except WrongExpectedVersionError as error:
         detail = f"Somebody changed the settings in between: they are at version {error.actual_version + 1}."
         raise ConflictError(detail) from None
+
+
+def _changes(
+    loaded: Settings,
+    assignments: tuple[str, ...],
+    clear: tuple[str, ...],
+    file: BinaryIO | None,
+    *,
+    takes_secrets: bool,
+) -> dict[str, object]:
+    """Return all that was given, by key; with all faults at once."""
+    faults: list[str] = []
+    changes = _from_file(file) | dict.fromkeys(clear, None)
+    for number, assignment in enumerate(assignments, start=1):
+        _assign(changes, assignment, number, faults, takes_secrets=takes_secrets)
+    if faults:
+        table.read_changes(changes, Sources.of(loaded), faults)
+        raise ConfigurationError(faults)
+    return changes
 
 
 def _from_file(file: BinaryIO | None) -> dict[str, object]:

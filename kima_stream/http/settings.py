@@ -1,27 +1,23 @@
 """Settings over HTTP, for admins: see, change, and try a connection before it is saved.
 
-A secret goes in and never out: its mask stands for it. What is stored goes to the stored address only, so
-a test of another address needs the key again.
+A secret goes in and never out: its mask stands for it.
 """
 
 import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final, TypeAlias
-from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
 
-from kima_stream.errors import ConfigurationError, UserFacingError, WrongExpectedVersionError
+from kima_stream.errors import UserFacingError, WrongExpectedVersionError
 from kima_stream.http import requests
 from kima_stream.http.routes import ADMIN, AnyRoute, Call, Nothing, Route, json_response
 from kima_stream.integrations import connection_checks
 from kima_stream.integrations.connection_checks import Checked
 from kima_stream.read_models import settings
 from kima_stream.read_models.settings import Rotated
-from kima_stream.settings import definitions
 from kima_stream.settings.definitions import DEFINITIONS
-from kima_stream.settings.kinds import Definition
 from kima_stream.settings.store import Snapshot
 from kima_stream.settings.views import SettingsView, public_version, view
 
@@ -100,66 +96,19 @@ async def rotate_key(call: Call[Nothing, Rotation]) -> web.Response:
     return json_response(rotated)
 
 
-async def try_lidarr(call: Call[Nothing, Change]) -> web.Response:
-    """Ask Lidarr for its status."""
-    return await _tested(call, connection_checks.lidarr, definitions.LIDARR_URL, definitions.LIDARR_API_KEY)
+def _trial(system: str) -> Callable[[Call[Nothing, Change]], Awaitable[web.Response]]:
+    async def try_system(call: Call[Nothing, Change]) -> web.Response:
+        store, asked = call.door.settings_store, _asked(call)
+        current = await store.refresh()
+        trial = settings.trial(asked, current, store.sources)
+        return json_response(await connection_checks.check(system, trial.values, current, trial.given))
 
-
-async def try_lastfm(call: Call[Nothing, Change]) -> web.Response:
-    """Ask Last.fm for one artist."""
-    return await _tested(call, connection_checks.lastfm, definitions.LASTFM_URL, definitions.LASTFM_API_KEY)
-
-
-async def try_soulseek(call: Call[Nothing, Change]) -> web.Response:
-    """Connect to the server; a login is not tried."""
-    merged, _ = await _merged(call)
-    return json_response(await connection_checks.soulseek(str(merged[definitions.SOULSEEK_SERVER.key])))
-
-
-async def _tested(
-    call: Call[Nothing, Change],
-    check: Callable[[str, str], Awaitable[Checked]],
-    url: Definition[str] | Definition[str | None],
-    key: Definition[str | None],
-) -> web.Response:
-    merged, current = await _merged(call)
-    broken = [f"{each.key}: {fault}" for each in (url, key) if (fault := _fault(current, each.key, merged))]
-    missing = [f"{each.key}: missing" for each in (url, key) if merged[each.key] is None]
-    if faults := broken or missing:
-        raise ConfigurationError(faults)
-    address, secret = str(merged[url.key]), str(merged[key.key])
-    given = _asked(call).get(key.key)
-    if (given is None or definitions.is_mask(key, given)) and _origin(address) != _origin(
-        current.entries[url.key].value
-    ):
-        raise ConfigurationError([f"{key.key}: give it again; what is stored goes to the stored address only"])
-    return json_response(await check(address, secret))
-
-
-async def _merged(call: Call[Nothing, Change]) -> tuple[dict[str, object], Snapshot]:
-    """Return the values as they would be, and the settings in force."""
-    faults: list[str] = []
-    values = settings.read_changes(_asked(call), call.door.settings_store.sources, faults)
-    if faults:
-        raise ConfigurationError(faults)
-    current = await call.door.settings_store.refresh()
-    return settings.merge(current, values, call.door.settings_store.sources), current
-
-
-def _fault(current: Snapshot, key: str, merged: dict[str, object]) -> str | None:
-    return current.entries[key].fault if merged[key] is None else None
+    return try_system
 
 
 def _asked(call: Call[Nothing, Change]) -> dict[str, object]:
     """Return the body by key; the first decoding skipped what it did not know, this one reads all."""
     return requests.body(call.request, _OBJECT, call.raw)
-
-
-def _origin(url: object) -> tuple[str, str | None, int | None] | None:
-    if not isinstance(url, str):
-        return None
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _expected_version(request: web.Request) -> int | None:
@@ -176,11 +125,11 @@ def _answer(current: Snapshot) -> web.Response:
     return json_response(view(current), headers={"ETag": f'"{public_version(current)}"'})
 
 
-_TESTS: Final = (
-    ("lidarr", try_lidarr, "Ask Lidarr for its status, with the values of the body over those in force."),
-    ("soulseek", try_soulseek, "Connect to the Soulseek server; no login is tried."),
-    ("lastfm", try_lastfm, "Ask Last.fm for one artist, with the values of the body over those in force."),
-)
+_TESTS: Final = {
+    "lidarr": "Ask Lidarr for its status, with the values of the body over those in force.",
+    "soulseek": "Connect to the Soulseek server; no login is tried.",
+    "lastfm": "Ask Last.fm for one artist, with the values of the body over those in force.",
+}
 ROUTES: Final[tuple[AnyRoute, ...]] = (
     Route(
         method="GET",
@@ -215,13 +164,13 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
     *(
         Route(
             method="POST",
-            path=f"/api/settings/{name}/test",
-            handler=handler,
+            path=f"/api/settings/{system}/test",
+            handler=_trial(system),
             summary=summary,
             roles=ADMIN,
             body=SettingsChange,
             responses={200: Checked},
         )
-        for name, handler, summary in _TESTS
+        for system, summary in _TESTS.items()
     ),
 )

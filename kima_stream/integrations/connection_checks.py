@@ -1,16 +1,24 @@
 """Whether an outside system answers with these values: asked before they are saved.
 
 One short call that changes nothing there. No redirect is followed, since the key would go along, and
-nothing of an address, a key or an answer is repeated but a version.
+nothing of an address, a key or an answer is repeated but a version. What is stored goes to the stored
+address only, so a test of another address needs the key again.
 """
 
 import asyncio
 import re
 import ssl
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Final
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
+
+from kima_stream.errors import ConfigurationError
+from kima_stream.settings import definitions
+from kima_stream.settings.kinds import Definition
+from kima_stream.settings.store import Snapshot
 
 CHECK_SECONDS: Final = 5.0
 MAX_ANSWER_BYTES: Final = 65_536
@@ -92,6 +100,48 @@ async def soulseek(server: str) -> Checked:
         return Checked(ok=False, detail="The Soulseek server cannot be reached.")
     writer.transport.abort()
     return Checked(ok=True, detail="The Soulseek server can be reached; user name and password were not tried.")
+
+
+class Keyed(msgspec.Struct, frozen=True):
+    """A system that has an address and takes a key."""
+
+    check: Callable[[str, str], Awaitable[Checked]]
+    url: Definition[str] | Definition[str | None]
+    key: Definition[str | None]
+
+
+_KEYED: Final = {
+    "lidarr": Keyed(lidarr, definitions.LIDARR_URL, definitions.LIDARR_API_KEY),
+    "lastfm": Keyed(lastfm, definitions.LASTFM_URL, definitions.LASTFM_API_KEY),
+}
+SYSTEMS: Final = (*_KEYED, "soulseek")
+
+
+async def check(system: str, values: Mapping[str, object], current: Snapshot, given: Collection[str]) -> Checked:
+    """Try one of SYSTEMS with ``values``; ``given`` names the settings that differ from ``current``, masks left out.
+
+    Raises:
+        ConfigurationError: a value is missing, or a stored key would go to an address that it is not stored for.
+    """
+    keyed = _KEYED.get(system)
+    if keyed is None:
+        return await soulseek(str(values[definitions.SOULSEEK_SERVER.key]))
+    url, key = keyed.url.key, keyed.key.key
+    absent = [name for name in (url, key) if values[name] is None]
+    broken = [f"{name}: {fault}" for name in absent if (fault := current.entries[name].fault)]
+    if faults := broken or [f"{name}: missing" for name in absent]:
+        raise ConfigurationError(faults)
+    address, secret = str(values[url]), str(values[key])
+    if key not in given and _origin(address) != _origin(current.entries[url].value):
+        raise ConfigurationError([f"{key}: give it again; what is stored goes to the stored address only"])
+    return await keyed.check(address, secret)
+
+
+def _origin(url: object) -> tuple[str, str | None, int | None] | None:
+    if not isinstance(url, str):
+        return None
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 async def _get(

@@ -111,6 +111,28 @@ def merge(before: Snapshot, values: Mapping[str, object], sources: Sources) -> d
     return merged
 
 
+class Trial(msgspec.Struct, frozen=True):
+    """All values as they would be, and which of them were given."""
+
+    values: Mapping[str, object]
+    given: frozenset[str]
+
+
+def trial(changes: Mapping[str, object], current: Snapshot, sources: Sources) -> Trial:
+    """Return what ``changes`` would make of the ``current`` settings; nothing is saved.
+
+    Raises:
+        ConfigurationError: all that does not fit.
+    """
+    faults: list[str] = []
+    values = read_changes(changes, sources, faults)
+    if faults:
+        raise ConfigurationError(faults)
+    given = {key for key, value in values.items() if value is not None}
+    kept = {key for key in given if definitions.is_mask(DEFINITIONS[key], values[key])}
+    return Trial(merge(current, values, sources), frozenset(given - kept))
+
+
 def _is_as_before(key: str, value: object, before: Snapshot, state: Settings) -> bool:
     entry, stored = before.entries[key], state.values.get(key)
     if value is None:

@@ -14,7 +14,7 @@ from kima_stream.settings import definitions, store
 from kima_stream.settings.config import Settings
 from kima_stream.settings.secrets import Roots
 from kima_stream.settings.store import Sources
-from tests import front_door
+from tests import front_door, lidarr
 from tests.front_door import OpenDoor
 
 ROOT = "Xo9-a-root-that-nobody-guesses-0451"
@@ -42,7 +42,7 @@ async def run(dsn: str, *arguments: str, typed: str = "", code: int = 0, environ
         check=False,
     )
     assert result.returncode == code, result.stderr
-    return result.stderr if code else result.stdout
+    return (result.stderr if code else "") or result.stdout
 
 
 async def test_set_get_list_and_clear(dsn: str, conn: Connection) -> None:
@@ -179,3 +179,22 @@ async def test_what_the_original_sealed_is_taken(dsn: str, conn: Connection) -> 
     )
     assert "slskdApiKey: SETTINGS_ENCRYPTION_KEY does not open it" in said
     assert SEALED_BY_THE_ORIGINAL not in said
+
+
+async def test_a_connection_is_tried_before_it_is_saved(dsn: str, conn: Connection) -> None:
+    """With what is given over what is in force; what is stored goes to the stored address only."""
+    async with lidarr.opened() as house:
+        key = lidarr.KEY
+        said = await run(dsn, "test", "lidarr", f"lidarrUrl={house.url}", "lidarrApiKey", typed=f"{key}\n")
+        assert "takes the key" in said
+        refused = await run(dsn, "test", "lidarr", f"lidarrUrl={house.url}", "lidarrApiKey", typed="wrong\n", code=1)
+        assert ("refuses the key" in refused, "wrong" in refused) == (True, False)
+        assert (await store.read(conn, SOURCES)).entries["lidarrUrl"].source == "default"
+
+        await run(dsn, "set", f"lidarrUrl={house.url}", "lidarrApiKey", typed=f"{key}\n")
+        assert json.loads(await run(dsn, "test", "lidarr", "--json"))["ok"] is True
+        elsewhere = await run(dsn, "test", "lidarr", "lidarrUrl=http://127.0.0.2:8686", code=2)
+        assert "lidarrApiKey: give it again" in elsewhere
+        assert "lidarrApiKey: others can see" in await run(dsn, "test", "lidarr", f"lidarrApiKey={key}", code=2)
+    assert "cannot be reached" in await run(dsn, "test", "lidarr", code=1)
+    assert "lastfmApiKey: missing" in await run(dsn, "test", "lastfm", code=2)
