@@ -230,10 +230,12 @@ async def lock_reactions(conn: Connection, group_name: str, streams: Sequence[st
     return versions
 
 
+# Not an UPDATE: it may be planned as a join that reads all streams of the group. A conflict is found by the key.
 _SAVE_REACTIONS = """
-    UPDATE reactions AS r SET version = n.version
-      FROM unnest($2::text[], $3::bigint[]) AS n (stream, version)
-     WHERE r.group_name = $1 AND r.stream = n.stream AND r.version < n.version
+    INSERT INTO reactions AS r (group_name, stream, version)
+    SELECT $1, n.stream, n.version
+      FROM unnest((SELECT $2::text[]), (SELECT $3::bigint[])) AS n (stream, version)  -- planned once: see event_rows
+        ON CONFLICT (group_name, stream) DO UPDATE SET version = excluded.version WHERE r.version < excluded.version
 """
 
 

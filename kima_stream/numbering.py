@@ -233,12 +233,15 @@ class Unnumbered(msgspec.Struct, frozen=True):
 _COUNT_UNNUMBERED = """
     SELECT count(*) AS events,
            coalesce(extract(epoch FROM clock_timestamp() - min(recorded_at)), 0)::float8 AS oldest_seconds
-      FROM (SELECT e.recorded_at
-              FROM events AS e
-             WHERE e.id > coalesce((SELECT floor FROM leases WHERE name = $1), 0)
-               AND NOT EXISTS (SELECT FROM event_positions AS p WHERE p.id = e.id)
-             ORDER BY e.id
-             LIMIT $2) AS waiting
+      FROM (SELECT coalesce((SELECT floor FROM leases WHERE name = $1), 0) AS id) AS floor
+     CROSS JOIN LATERAL (
+           SELECT e.recorded_at
+             FROM events AS e
+            WHERE e.id > floor.id
+              -- Of those above the floor: a merge would read the whole skeleton up to there.
+              AND NOT EXISTS (SELECT FROM event_positions AS p WHERE p.id = e.id AND p.id > floor.id)
+            ORDER BY e.id
+            LIMIT $2) AS waiting
 """
 
 
