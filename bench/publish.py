@@ -23,7 +23,7 @@ async def run(built: House) -> list[Figure]:
     """Number and publish a backlog per round; then lose Redis once and publish again."""
     pool = await database.open_pool(built.database_url, role="bench")
     redis = redis_client.Redis.from_url(built.redis_url, protocol=3)
-    async with connected(built) as conn, EventStream(built.redis_url, max_entries=REPAIRED) as stream:
+    async with connected(built) as conn, EventStream(built.redis_url, max_entries=REPAIRED, max_bytes=10**9) as stream:
         numberer = Numberer(conn, holder="bench")
         await numberer.lead()
         paces = await interleaved(

@@ -89,8 +89,9 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 class Occupancy:
     """What one stream holds, as far as this process added it; what another added before is older, and goes first."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = STREAM_BYTES) -> None:
         """Know of nothing yet."""
+        self._max_bytes = max_bytes
         self._parts: deque[tuple[int, int]] = deque()  # added at once: the last position, and bytes
         self.size_bytes = 0
 
@@ -102,7 +103,7 @@ class Occupancy:
     def make_room(self, size_bytes: int) -> int:
         """Forget the oldest until ``size_bytes`` fit in, too; return the first position to keep, 0 when all stay."""
         below = 0
-        while self._parts and self.size_bytes + size_bytes > STREAM_BYTES:
+        while self._parts and self.size_bytes + size_bytes > self._max_bytes:
             below = self._forget_oldest() + 1
         return below
 
@@ -125,10 +126,10 @@ def key(category: str) -> str:
 class EventStream:
     """A connection pool to Redis with the few verbs that the log needs."""
 
-    def __init__(self, url: str, *, max_entries: int = 20_000) -> None:
-        """Connect lazily; ``max_entries`` and ``STREAM_BYTES`` cap each stream, whatever anybody has read."""
+    def __init__(self, url: str, *, max_entries: int = 20_000, max_bytes: int = STREAM_BYTES) -> None:
+        """Connect lazily; ``max_entries`` and ``max_bytes`` cap each stream, whatever anybody has read."""
         self.max_entries = max_entries
-        self._occupancy: dict[str, Occupancy] = defaultdict(Occupancy)
+        self._occupancy: dict[str, Occupancy] = defaultdict(lambda: Occupancy(max_bytes))
         self._redis: redis_client.Redis = redis_client.Redis.from_url(
             url,
             protocol=3,
