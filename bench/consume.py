@@ -19,7 +19,10 @@ GROUP = download_jobs.GROUP
 async def run(built: House) -> list[Figure]:
     """Drain what was added for the round."""
     pool = await database.open_pool(built.database_url, role="bench")
-    async with connected(built) as conn, EventStream(built.redis_url, max_entries=EVENTS * 4, max_bytes=10**9) as stream:
+    async with (
+        connected(built) as conn,
+        EventStream(built.redis_url, max_entries=EVENTS * 4, max_bytes=10**9) as stream,
+    ):
         for group in (GROUP.name, "reader"):
             await stream.create_group(GROUP.category, group, after=0)
         subscription = Subscription(GROUP, pool, stream, consumer="bench")
