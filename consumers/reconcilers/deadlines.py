@@ -5,7 +5,6 @@ in between. Two things excuse a job: what was received in time and is not handle
 and a system that does not answer proves nothing by its silence.
 """
 
-import asyncio
 from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from typing import Final
@@ -14,7 +13,8 @@ import msgspec
 import structlog
 
 from consumers import intake
-from kima_stream import cancellation, checkpoints, delivery, metrics, projector
+from consumers.reconcilers import sweeping
+from kima_stream import checkpoints, delivery, metrics, projector
 from kima_stream.database import Connection, Pool
 from kima_stream.effects import breaker
 from kima_stream.errors import WrongExpectedVersionError
@@ -40,25 +40,14 @@ class Swept(msgspec.Struct, frozen=True, kw_only=True):
     failed: int = 0
 
 
-class Deadlines:
-    """Sweeps every two seconds; any process may, all at once."""
+async def keep_passing(pool: Pool) -> None:
+    """Sweep and measure every two seconds; any process may, all at once."""
 
-    def __init__(self, pool: Pool) -> None:
-        """Sweep nothing yet."""
-        self._pool = pool
+    async def sweep() -> None:
+        await sweep_once(pool)
+        await measure(pool)
 
-    async def run(self) -> None:
-        """Sweep until cancelled; a sweep that fails is logged and the next one tries again."""
-        while True:
-            cancellation.heed()
-            try:
-                await sweep_once(self._pool)
-                await measure(self._pool)
-            except delivery.OUTAGE as error:
-                log.warning("deadlines_interrupted", error_type=type(error).__name__)
-            except Exception:
-                log.exception("deadlines_not_swept")
-            await asyncio.sleep(EVERY_SECONDS)
+    await sweeping.keep("deadlines", sweep, every_seconds=EVERY_SECONDS)
 
 
 async def measure(pool: Pool) -> None:

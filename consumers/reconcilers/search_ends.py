@@ -1,12 +1,10 @@
 """Sees that a search session ends with its hour: its results and words leave the state, its calls are withdrawn."""
 
-import asyncio
 from datetime import UTC, datetime
 from typing import Final
 
-import structlog
-
-from kima_stream import cancellation, delivery, projector
+from consumers.reconcilers import sweeping
+from kima_stream import delivery, projector
 from kima_stream.database import Pool
 from kima_stream.errors import WrongExpectedVersionError
 from kima_stream.events import SearchExpired, new_event_id
@@ -17,27 +15,10 @@ from projections.search_session import decide
 EVERY_SECONDS: Final = 30.0
 SESSIONS_AT_ONCE: Final = 200
 
-log = structlog.get_logger(__name__)
 
-
-class SearchEnds:
-    """Sweeps every half minute; any process may, all at once."""
-
-    def __init__(self, pool: Pool) -> None:
-        """Sweep nothing yet."""
-        self._pool = pool
-
-    async def run(self) -> None:
-        """Sweep until cancelled; a sweep that fails is logged and the next one tries again."""
-        while True:
-            cancellation.heed()
-            try:
-                await sweep_once(self._pool)
-            except delivery.OUTAGE as error:
-                log.warning("search_ends_interrupted", error_type=type(error).__name__)
-            except Exception:
-                log.exception("search_ends_not_swept")
-            await asyncio.sleep(EVERY_SECONDS)
+async def keep_ending(pool: Pool) -> None:
+    """Sweep every half minute; any process may, all at once."""
+    await sweeping.keep("search_ends", lambda: sweep_once(pool), every_seconds=EVERY_SECONDS)
 
 
 async def sweep_once(pool: Pool, now: datetime | None = None) -> int:

@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 from consumers import acquisition
+from consumers.reconcilers import search_ends
 from consumers.reconcilers.lidarr_watch import LidarrWatch, Looked
-from consumers.reconcilers.search_ends import SearchEnds
 from kima_stream.cli.loop import together
 from kima_stream.database import Pool
 from kima_stream.effects import AnyOwner, Executor, Worker
@@ -66,7 +67,7 @@ async def looks(connections: Pool, store: SettingsStore, *, name: str) -> AsyncI
     """Look at what nobody tells, and end what is over."""
     async with lidarr.session() as opened:
         watch = LidarrWatch(connections, store, opened, holder=name)
-        async with together(watch.run, SearchEnds(connections).run):
+        async with together(watch.run, partial(search_ends.keep_ending, connections)):
             yield
 
 

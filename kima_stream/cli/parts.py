@@ -10,6 +10,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from importlib import import_module
 from ipaddress import ip_address
 from pkgutil import iter_modules
@@ -19,7 +20,7 @@ import psycopg
 import structlog
 
 import consumers
-from consumers.reconcilers.deadlines import Deadlines
+from consumers.reconcilers import deadlines
 from kima_stream import database, delivery, schema
 from kima_stream.checkpoints import ConsumerGroup
 from kima_stream.cli.loop import Role
@@ -191,7 +192,7 @@ def reconcilers(
 ) -> list[Role]:
     """Return the sweeps of the groups, which whoever holds a group's lease does, and that of the deadlines."""
     sweeps: list[Role] = [Reconciler(group, connections, stream, holder=name).run for group in groups]
-    return [*sweeps, Deadlines(connections).run]
+    return [*sweeps, partial(deadlines.keep_passing, connections)]
 
 
 @asynccontextmanager

@@ -4,7 +4,6 @@ A request is decided before it is answered (``download_requests``), so the answe
 job can be read when it is given.
 """
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
@@ -15,7 +14,7 @@ from aiohttp import web
 from kima_stream.database import Connection
 from kima_stream.errors import NotFoundError, UserFacingError
 from kima_stream.events import JobCancelRequested, JobRetryRequested, Policy
-from kima_stream.http import download_requests, download_views, event_views, user_requests
+from kima_stream.http import cursors, download_requests, download_views, event_views, user_requests
 from kima_stream.http.download_requests import NO_SUCH_JOB, Requested
 from kima_stream.http.download_views import JobView
 from kima_stream.http.event_views import EventPage, EventQuery
@@ -155,10 +154,12 @@ async def list_downloads(call: Call[JobQuery, Nothing]) -> web.Response:
         q=query.q,
     )
     async with call.door.pool.acquire() as conn:
-        rows = await download_jobs.list_page(conn, which, limit=query.limit + 1, after=_cursor(query.after))
+        rows = await download_jobs.list_page(
+            conn, which, limit=query.limit + 1, after=cursors.decode(query.after, Cursor)
+        )
         page = rows[: query.limit]
         reader = await _reader(call, conn, page)
-    following = _encode(page[-1]) if len(rows) > len(page) else None
+    following = cursors.encode(Cursor(page[-1].updated_at, page[-1].stream)) if len(rows) > len(page) else None
     return json_response(JobPage(tuple(download_views.view(row, reader) for row in page), following))
 
 
@@ -201,19 +202,6 @@ def _may_see(user: Principal, job: DownloadJob) -> bool:
 async def _reader(call: Call[Any, Nothing], conn: Connection, rows: Sequence[Row[DownloadJob]]) -> Reader:
     """Return what opens the notes of ``rows``."""
     return await subject_keys.reader(conn, call.door.settings_store.sources.roots, [row.state.note for row in rows])
-
-
-def _encode(row: Row[DownloadJob]) -> str:
-    return urlsafe_b64encode(msgspec.json.encode(Cursor(row.updated_at, row.stream))).decode().rstrip("=")
-
-
-def _cursor(text: str | None) -> Cursor | None:
-    if text is None:
-        return None
-    try:
-        return msgspec.json.decode(urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=Cursor)
-    except (ValueError, msgspec.DecodeError):
-        raise UserFacingError("Query: `after` is not the `next` of a page.", status=422, code="invalid") from None
 
 
 def _changing(

@@ -1,6 +1,5 @@
 """The to-do list of calls to the outside: what waits, why, since when, and which systems do not answer."""
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import datetime
 from typing import Annotated, Final
 from uuid import UUID
@@ -11,7 +10,8 @@ from msgspec.structs import replace
 
 from kima_stream.effects import breaker, waiting
 from kima_stream.effects.waiting import Cursor, EffectState, WaitingEffect
-from kima_stream.errors import NotFoundError, UserFacingError
+from kima_stream.errors import NotFoundError
+from kima_stream.http import cursors
 from kima_stream.http.requests import Text
 from kima_stream.http.routes import ADMIN, USER, Call, Nothing, Route, json_response
 from kima_stream.projector import Row
@@ -59,14 +59,14 @@ class JobEffects(msgspec.Struct, frozen=True):
 async def list_effects(call: Call[EffectQuery, Nothing]) -> web.Response:
     """Answer one page of what waits to be called."""
     query = call.query
+    after = cursors.decode(query.after, Cursor)
     async with call.door.pool.acquire() as conn:
         found = await waiting.list_page(
-            conn, system=query.system, stream=query.stream, state=query.state, after=_cursor(query.after),
-            limit=query.limit + 1,
+            conn, system=query.system, stream=query.stream, state=query.state, after=after, limit=query.limit + 1
         )  # fmt: skip
         breakers = await breaker.read(conn, None if query.system is None else [query.system])
     page = found[: query.limit]
-    following = _encode(page[-1]) if len(found) > len(page) else None
+    following = cursors.encode(Cursor(page[-1].intended_at, page[-1].effect_id)) if len(found) > len(page) else None
     return json_response(EffectPage(tuple(page), tuple(_view(found, state) for found, state in breakers), following))
 
 
@@ -95,20 +95,6 @@ def _view(found: breaker.Breaker, state: breaker.State) -> BreakerView:
         system=found.system, state=state, failures=found.failures, opened_at=found.opened_at,
         probe_at=found.probe_at, last_error=found.last_error,
     )  # fmt: skip
-
-
-def _encode(effect: WaitingEffect) -> str:
-    cursor = Cursor(effect.intended_at, effect.effect_id)
-    return urlsafe_b64encode(msgspec.json.encode(cursor)).decode().rstrip("=")
-
-
-def _cursor(text: str | None) -> Cursor | None:
-    if text is None:
-        return None
-    try:
-        return msgspec.json.decode(urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=Cursor)
-    except (ValueError, msgspec.DecodeError):
-        raise UserFacingError("Query: `after` is not the `next` of a page.", status=422, code="invalid") from None
 
 
 ROUTES: Final = (
