@@ -76,6 +76,19 @@ def decide(
         is_wanted_elsewhere: whether another active job wants the album, so that Lidarr must go on.
         unreachable: the systems that cannot be asked just now: their silence proves nothing.
     """
+    return take(state, news, at, policy=policy, is_wanted_elsewhere=is_wanted_elsewhere, unreachable=unreachable).facts
+
+
+def take(
+    state: DownloadJob,
+    news: Event,
+    at: datetime,
+    *,
+    policy: Policy = NO_SOURCES,
+    is_wanted_elsewhere: bool = False,
+    unreachable: AbstractSet[str] = frozenset(),
+) -> Course:
+    """Decide as ``decide`` does; return what follows with the job after it."""
     course = Course(state, at)
     match news:
         case JobRequested() | JobRetryRequested():
@@ -95,7 +108,7 @@ def decide(
             lidarr.grabbed(course, news, is_wanted_elsewhere=is_wanted_elsewhere, at=at)
         case _:
             _from_lidarr(course, news, at)
-    return course.facts
+    return course
 
 
 def _from_lidarr(course: Course, news: Event, at: datetime) -> None:
@@ -123,15 +136,17 @@ def _from_lidarr(course: Course, news: Event, at: datetime) -> None:
             return
 
 
-def decide_unasked(
-    state: DownloadJob, request: JobRequested, news: JobGrabbed | JobImported, at: datetime
-) -> list[Event]:
+def take_unasked(state: DownloadJob, request: JobRequested, news: JobGrabbed | JobImported, at: datetime) -> Course:
     """Return what follows when Lidarr is taken to have asked for what it grabbed or imported."""
     course = Course(state, at)
     course.add(request)
     if not state.is_active:
         course.add(JobAttemptOpened(attempt=state.attempt + 1))
-    return [*course.facts, *decide(course.state, news, at)]
+    if isinstance(news, JobGrabbed):
+        lidarr.grabbed(course, news, is_wanted_elsewhere=False, at=at)
+    else:
+        lidarr.imported(course, news)
+    return course
 
 
 def _requested(course: Course, request: JobRequested | JobRetryRequested, policy: Policy) -> None:

@@ -155,7 +155,10 @@ class DownloadJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     def download(self, key: str | None) -> Download | None:
         """Return the download of this key, if the job knows it."""
-        return next((download for download in self.downloads if download.key == key), None)
+        for download in self.downloads:  # a generator costs more than the one or two that there are
+            if download.key == key:
+                return download
+        return None
 
     def is_open(self, effect: Effect | None) -> bool:
         """Return whether the call is still wanted and has no outcome."""
