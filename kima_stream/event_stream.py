@@ -3,19 +3,14 @@
 All that is in Redis is a copy: whoever misses an entry reads Postgres. Entries carry explicit
 ids ``<position>-0``, so Redis itself keeps the order, refuses what it has passed and fences a
 stale publisher. Only commands that Redis 7.0 and Valkey both have.
-
-An entry is a CloudEvent in fields; above REFERENCE_BYTES it carries ``dataref`` instead of data.
 """
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from itertools import chain
 from typing import Any, Self
-from uuid import UUID
 
 import hiredis
-import msgspec
 import redis.asyncio as redis_client
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
@@ -31,11 +26,11 @@ from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
+from kima_stream import stream_entries
 from kima_stream.events import RecordedEvent
+from kima_stream.occupancy import STREAM_BYTES, Occupancy
+from kima_stream.stream_entries import Entry
 
-REFERENCE_BYTES = 64_000  # an event with more data than this travels as a reference
-STREAM_BYTES = 4_000_000  # of entries in one stream, whatever anybody has read
-ENTRY_BYTES = 500  # of an entry without data and metadata: names, ids, times and Redis' own share
 ANSWER_SECONDS = 5.0  # Redis answers within this, or counts as away
 CONNECT_SECONDS = 1.0
 
@@ -76,46 +71,6 @@ return {1, last}
 
 class NoGroupError(Exception):
     """The consumer group or its stream is gone from Redis: make it anew at the verified position."""
-
-
-class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One entry as delivered; ``event`` is None when it travels as a reference or cannot be read."""
-
-    entry_id: bytes
-    stream: str
-    event: RecordedEvent | None
-
-
-class Occupancy:
-    """What one stream holds, as far as this process added it; what another added before is older, and goes first."""
-
-    def __init__(self, max_bytes: int = STREAM_BYTES) -> None:
-        """Know of nothing yet."""
-        self._max_bytes = max_bytes
-        self._parts: deque[tuple[int, int]] = deque()  # added at once: the last position, and bytes
-        self.size_bytes = 0
-
-    def add(self, last: int, size_bytes: int) -> None:
-        """Note entries up to position ``last``."""
-        self._parts.append((last, size_bytes))
-        self.size_bytes += size_bytes
-
-    def make_room(self, size_bytes: int) -> int:
-        """Forget the oldest until ``size_bytes`` fit in, too; return the first position to keep, 0 when all stay."""
-        below = 0
-        while self._parts and self.size_bytes + size_bytes > self._max_bytes:
-            below = self._forget_oldest() + 1
-        return below
-
-    def forget(self, *, below: int) -> None:
-        """Forget what is older than position ``below``."""
-        while self._parts and self._parts[0][0] < below:
-            self._forget_oldest()
-
-    def _forget_oldest(self) -> int:
-        last, size_bytes = self._parts.popleft()
-        self.size_bytes -= size_bytes
-        return last
 
 
 def key(category: str) -> str:
@@ -160,8 +115,8 @@ class EventStream:
         Returns None when the stream ends there, and its actual last position when it does not;
         then nothing was added. No events: only compare.
         """
-        arguments = chain.from_iterable(_with_length(event) for event in events)
-        size_bytes = sum(map(_size_bytes, events))
+        arguments = chain.from_iterable(map(stream_entries.with_length, events))
+        size_bytes = sum(map(stream_entries.size_bytes, events))
         occupancy = self._occupancy[category]
         below = occupancy.make_room(size_bytes)
         added, actual = await self._add(
@@ -224,7 +179,7 @@ class EventStream:
             )
         except ResponseError as error:
             raise _as_no_group(error) from error
-        return [_entry(item) for items in (answer or {}).values() for item in items]
+        return [stream_entries.entry(*item) for items in (answer or {}).values() for item in items]
 
     async def claim(self, category: str, group: str, consumer: str, *, idle_ms: int, count: int) -> list[Entry]:
         """Take over entries that another consumer has left unacknowledged for ``idle_ms``."""
@@ -232,7 +187,7 @@ class EventStream:
             answer = await self._execute("XAUTOCLAIM", key(category), group, consumer, idle_ms, "0-0", "COUNT", count)
         except ResponseError as error:
             raise _as_no_group(error) from error
-        return [_entry(item) for item in answer[1]]
+        return [stream_entries.entry(*item) for item in answer[1]]
 
     async def acknowledge(self, category: str, group: str, entry_ids: Sequence[bytes]) -> None:
         """Tell Redis that these entries are handled or held in Postgres."""
@@ -260,72 +215,6 @@ def _packing(connection_class: type[AbstractConnection]) -> type[AbstractConnect
             return [hiredis.pack_command((*words, *args[1:]))]
 
     return Packing
-
-
-def _size_bytes(event: RecordedEvent) -> int:
-    return ENTRY_BYTES + min(len(event.data) + len(event.metadata), REFERENCE_BYTES)
-
-
-def _with_length(event: RecordedEvent) -> list[str | int]:
-    """Return an entry's id and fields, preceded by how many there are."""
-    size_bytes = len(event.data)
-    fields: list[str | int] = [
-        f"{event.position}-0",
-        "specversion", "1.0",
-        "id", str(event.event_id),
-        "source", event.source,
-        "type", event.type,
-        "stream", event.stream,
-        "sequence", event.version,
-        "schemaversion", event.schema_version,
-        "correlationid", event.correlation_id,
-        "time", event.occurred_at.isoformat(),
-        "recordedtime", event.recorded_at.isoformat(),
-        "datacontenttype", "application/json",
-    ]  # fmt: skip
-    if event.subject is not None:
-        fields += ("subject", event.subject)
-    if event.causation_id is not None:
-        fields += ("causationid", str(event.causation_id))
-    if size_bytes + len(event.metadata) > REFERENCE_BYTES:
-        fields += ("dataref", f"/api/events/{event.event_id}")
-    else:
-        fields += ("data", event.data, "metadata", event.metadata)
-    return [len(fields), *fields]
-
-
-def _entry(item: Sequence[Any]) -> Entry:
-    """Return one entry of an answer; a deleted one has no fields and is only to be acknowledged."""
-    entry_id, flat = item
-    if not flat:
-        return Entry(entry_id, "", None)
-    names_and_values = iter(flat)
-    fields: dict[bytes, bytes] = dict(zip(names_and_values, names_and_values, strict=True))
-    stream = fields.get(b"stream", b"").decode()
-    if b"data" not in fields:
-        return Entry(entry_id, stream, None)
-    subject, causation = fields.get(b"subject"), fields.get(b"causationid")
-    return Entry(
-        entry_id,
-        stream,
-        RecordedEvent(  # in the order of its fields: by name it takes as long again
-            UUID(fields[b"id"].decode()),
-            stream,
-            int(fields[b"sequence"]),
-            stream.partition("-")[0],
-            fields[b"type"].decode(),
-            int(fields[b"schemaversion"]),
-            fields[b"source"].decode(),
-            None if subject is None else subject.decode(),
-            fields[b"data"].decode(),
-            fields[b"metadata"].decode(),
-            fields[b"correlationid"].decode(),
-            None if causation is None else UUID(causation.decode()),
-            datetime.fromisoformat(fields[b"time"].decode()),
-            datetime.fromisoformat(fields[b"recordedtime"].decode()),
-            int(entry_id.partition(b"-")[0]),
-        ),
-    )
 
 
 def _as_no_group(error: ResponseError) -> Exception:

@@ -13,8 +13,9 @@ import structlog
 from kima_stream import cancellation, checkpoints, delivery, event_stream, metrics
 from kima_stream.checkpoints import ConsumerGroup
 from kima_stream.database import Pool
-from kima_stream.event_stream import Entry, EventStream, NoGroupError
+from kima_stream.event_stream import EventStream, NoGroupError
 from kima_stream.events import RecordedEvent
+from kima_stream.stream_entries import Entry
 
 BATCH_ENTRIES = 500  # read and handled at once; behind a full one the next is read meanwhile
 BLOCK_MS = 1_000

@@ -12,10 +12,11 @@ from kima_stream.checkpoints import Batch
 from kima_stream.database import Connection, Pool
 from kima_stream.embedded.valkey import Valkey
 from kima_stream.errors import ForkedLogError
-from kima_stream.event_stream import Entry, EventStream, NoGroupError
+from kima_stream.event_stream import EventStream, NoGroupError
 from kima_stream.events import RecordedEvent
 from kima_stream.publisher import Publisher
 from kima_stream.reconciler import Reconciler, sweep_once
+from kima_stream.stream_entries import Entry
 from kima_stream.subscription import GroupStoppedError, Subscription
 from tests.factories import CATEGORY, Scribe, a_note, append_notes, number_all
 from tests.polling import eventually

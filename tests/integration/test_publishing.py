@@ -11,8 +11,9 @@ from prometheus_client import REGISTRY
 from kima_stream import checkpoints, event_store
 from kima_stream.database import Connection, Pool
 from kima_stream.embedded.valkey import Valkey
-from kima_stream.event_stream import STREAM_BYTES, EventStream, key
+from kima_stream.event_stream import EventStream, key
 from kima_stream.numbering import Numberer, Unnumbered, count_unnumbered
+from kima_stream.occupancy import STREAM_BYTES
 from kima_stream.publisher import Publisher
 from kima_stream.reconciler import sweep_once
 from kima_stream.subscription import Subscription

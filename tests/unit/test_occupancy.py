@@ -2,7 +2,7 @@
 
 from hypothesis import given, strategies as st
 
-from kima_stream.event_stream import STREAM_BYTES, Occupancy
+from kima_stream.occupancy import STREAM_BYTES, Occupancy
 
 SIZES = st.lists(st.integers(1, STREAM_BYTES * 2 // 3), min_size=1, max_size=30)
 
