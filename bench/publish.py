@@ -15,7 +15,8 @@ from kima_stream.database import Connection
 from kima_stream.event_stream import EventStream
 from kima_stream.events import RecordedEvent
 from kima_stream.numbering import Numberer
-from kima_stream.publisher import PUBLISH_EVENTS, Publisher
+from kima_stream.publisher import Publisher
+from kima_stream.stream_entries import CHUNK_EVENTS
 
 EVENTS, CATEGORY, REPAIRED = 20_000, "download_job", 20_000
 
@@ -60,8 +61,8 @@ async def _ours(conn: Connection, numberer: Numberer, stream: EventStream) -> Ca
     async def publish() -> int:
         nonlocal last
         while numbered := await numberer.number_once():
-            for start in range(0, len(numbered), PUBLISH_EVENTS):
-                chunk = numbered[start : start + PUBLISH_EVENTS]
+            for start in range(0, len(numbered), CHUNK_EVENTS):
+                chunk = numbered[start : start + CHUNK_EVENTS]
                 assert await stream.add(CATEGORY, chunk, last=last) is None
                 last = chunk[-1].position or 0
         return EVENTS
@@ -87,9 +88,9 @@ async def _xadd(conn: Connection, redis: redis_client.Redis) -> Callable[[], Awa
         events += chunk
 
     async def add() -> int:
-        for start in range(0, len(events), PUBLISH_EVENTS):
+        for start in range(0, len(events), CHUNK_EVENTS):
             pipe = redis.pipeline(transaction=False)
-            for event in events[start : start + PUBLISH_EVENTS]:
+            for event in events[start : start + CHUNK_EVENTS]:
                 fields: dict[Any, Any] = {  # as redis-py's invariant type wants it
                     "id": str(event.event_id), "stream": event.stream, "type": event.type, "data": event.data,
                     "source": event.source, "time": event.occurred_at.isoformat(),

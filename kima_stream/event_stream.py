@@ -26,7 +26,7 @@ from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
-from kima_stream import stream_entries
+from kima_stream import metrics, stream_entries
 from kima_stream.events import RecordedEvent
 from kima_stream.occupancy import STREAM_BYTES, Occupancy
 from kima_stream.stream_entries import Entry
@@ -123,9 +123,11 @@ class EventStream:
             keys=[key(category)], args=[f"{last}-0", self.max_entries, f"{below}-0" if below else "", *arguments]
         )
         if not added:
+            self._occupancy.pop(category, None)  # flushed, or another's: what is published again begins anew
             return int(actual.partition(b"-")[0])
         if events:
             occupancy.add(events[-1].position or 0, size_bytes)
+            metrics.published_events.labels(category=category).inc(len(events))
         return None
 
     async def last_position(self, category: str) -> int:
@@ -133,10 +135,13 @@ class EventStream:
         try:
             info = await self._execute("XINFO STREAM", key(category))
         except ResponseError as error:
-            if "no such key" in str(error):
-                return 0
-            raise
-        return int(info[b"last-generated-id"].partition(b"-")[0])
+            if "no such key" not in str(error):
+                raise
+            info = {b"last-generated-id": b"0-0"}
+        last = int(info[b"last-generated-id"].partition(b"-")[0])
+        if not last:
+            self._occupancy.pop(category, None)  # flushed
+        return last
 
     async def newest(self, category: str) -> tuple[int, str] | None:
         """Return position and event id of the newest entry that is still there, None when there is none."""

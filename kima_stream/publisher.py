@@ -11,13 +11,14 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from kima_stream import cancellation, event_store, event_stream, metrics
+from kima_stream import cancellation, event_store, event_stream, metrics, stream_entries
 from kima_stream.database import Connection, Pool
 from kima_stream.delivery import OUTAGE
 from kima_stream.errors import FencedError
 from kima_stream.event_stream import EventStream
 from kima_stream.events import RecordedEvent
 from kima_stream.numbering import LEASE_SECONDS, Numberer, count_unnumbered
+from kima_stream.stream_entries import CHUNK_EVENTS
 
 POLL_SECONDS = 0.005  # while events keep coming
 FEW_EVENTS = 50  # numbered at once: after so few, more are given a moment to share the next transaction
@@ -26,7 +27,6 @@ IDLE_POLL_SECONDS = 0.05  # when none came for a while
 IDLE_AFTER_POLLS = 200
 TRIM_SECONDS = 0.25  # how often what all groups have verified leaves Redis
 CHECK_SECONDS = 1.0  # how often an idle publisher looks whether Redis still has what it published
-PUBLISH_EVENTS = 500  # in one script call
 HANDOVER_EVENTS = 20_000  # numbered and not yet published, kept in memory; beyond that Postgres keeps them
 STANDBY_SECONDS, MEASURE_SECONDS = 0.5, 1.0
 
@@ -181,18 +181,18 @@ class Publisher:
 
     async def _publish(self, category: str, events: Sequence[RecordedEvent]) -> int:
         """Add fresh events behind those already there; when Redis refuses, repair the stream from Postgres."""
-        for start in range(0, len(events), PUBLISH_EVENTS):
+        published = 0
+        for chunk in stream_entries.chunks(events):
             last = self._last.get(category)
-            # A repair may have been faster with the first of them.
-            chunk = [event for event in events[start : start + PUBLISH_EVENTS] if _position(event) > (last or 0)]
-            if not chunk:
+            fresh = [event for event in chunk if _position(event) > (last or 0)]  # a repair may have been faster
+            if not fresh:
                 continue
-            if last is None or await self._stream.add(category, chunk, last=last) is not None:
+            if last is None or await self._stream.add(category, fresh, last=last) is not None:
                 async with self._pool.acquire() as conn:
-                    return start + await self._repair(conn, category)
-            self._last[category] = _position(chunk[-1])
-            metrics.published_events.labels(category=category).inc(len(chunk))
-        return len(events)
+                    return published + await self._repair(conn, category)
+            self._last[category] = _position(fresh[-1])
+            published += len(fresh)
+        return published
 
     async def _catch_up(self) -> int:
         """Compare every category with Redis and repair what differs."""
@@ -225,17 +225,17 @@ class Publisher:
             await self._stream.drop(category)
             last = 0
         after = start["start"] if last else start["start_empty"]
-        while events := await event_store.read_log(conn, after=after, category=category, limit=PUBLISH_EVENTS):
-            actual = await self._stream.add(category, events, last=last)
-            if actual is not None:  # it moved under our hands: a flush, or another publisher
-                log.info("stream_moved", category=category, expected=last, actual=actual)
-                self._last.pop(category, None)
-                self._check_at = 0.0
-                self._numbered.set()
-                return published
-            last = after = _position(events[-1])
-            published += len(events)
-            metrics.published_events.labels(category=category).inc(len(events))
+        while events := await event_store.read_log(conn, after=after, category=category, limit=CHUNK_EVENTS):
+            for chunk in stream_entries.chunks(events):
+                actual = await self._stream.add(category, chunk, last=last)
+                if actual is not None:  # it moved under our hands: a flush, or another publisher
+                    log.info("stream_moved", category=category, expected=last, actual=actual)
+                    self._last.pop(category, None)
+                    self._check_at = 0.0
+                    self._numbered.set()
+                    return published
+                last = after = _position(chunk[-1])
+                published += len(chunk)
         self._last[category] = last
         if published:
             log.info("stream_repaired", category=category, published=published, last=last)

@@ -3,7 +3,7 @@
 Above REFERENCE_BYTES it carries ``dataref`` instead of data. Pure.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -12,6 +12,7 @@ import msgspec
 from kima_stream.events import RecordedEvent
 
 REFERENCE_BYTES = 64_000  # an event with more data than this travels as a reference
+CHUNK_EVENTS, CHUNK_BYTES = 500, 1_000_000  # added at once
 ENTRY_BYTES = 500  # of an entry without data and metadata: names, ids, times and Redis' own share
 
 
@@ -25,11 +26,26 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 def size_bytes(event: RecordedEvent) -> int:
     """Return what its entry takes in Redis, about."""
-    return ENTRY_BYTES + (0 if _is_large(event) else len(event.data) + len(event.metadata))
+    carried = _carried_bytes(event)
+    return ENTRY_BYTES + (carried if carried <= REFERENCE_BYTES else 0)
 
 
-def _is_large(event: RecordedEvent) -> bool:
-    return len(event.data) + len(event.metadata) > REFERENCE_BYTES
+def chunks(events: Sequence[RecordedEvent]) -> Iterator[Sequence[RecordedEvent]]:
+    """Yield ``events`` in their order, each time as many as may be added at once: one at least."""
+    start, taken_bytes = 0, 0
+    for end, event in enumerate(events):
+        more_bytes = size_bytes(event)
+        if end > start and (end - start == CHUNK_EVENTS or taken_bytes + more_bytes > CHUNK_BYTES):
+            yield events[start:end]
+            start, taken_bytes = end, 0
+        taken_bytes += more_bytes
+    if start < len(events):
+        yield events[start:]
+
+
+def _carried_bytes(event: RecordedEvent) -> int:
+    # Most are ASCII, where letters are bytes: to ask is a flag, to encode is a copy.
+    return sum(len(text) if text.isascii() else len(text.encode()) for text in (event.data, event.metadata))
 
 
 def with_length(event: RecordedEvent) -> list[str | int]:
@@ -52,7 +68,7 @@ def with_length(event: RecordedEvent) -> list[str | int]:
         fields += ("subject", event.subject)
     if event.causation_id is not None:
         fields += ("causationid", str(event.causation_id))
-    if _is_large(event):
+    if _carried_bytes(event) > REFERENCE_BYTES:
         fields += ("dataref", f"/api/events/{event.event_id}")
     else:
         fields += ("data", event.data, "metadata", event.metadata)

@@ -176,6 +176,23 @@ async def test_large_events_do_not_fill_redis(
     assert await scribe.read(conn) == {f"note-{number}": [0] for number in range(each)}
 
 
+async def test_a_backlog_comes_back_after_a_flush(
+    pool: Pool, conn: Connection, valkey: Valkey, stream: EventStream
+) -> None:
+    """What was there before the flush takes no room from what is published again."""
+    each, size_bytes = 60, 50_000
+    assert STREAM_BYTES // 2 < each * size_bytes < STREAM_BYTES
+    async with running(Publisher(pool, stream, holder="p")):
+        for number in range(each):
+            await event_store.append(conn, f"note-{number}", [a_note('"' + "x" * size_bytes + '"')])
+        await eventually(lambda: _is_newest(stream, each))
+        async with redis_client.Redis.from_url(valkey.url, protocol=3) as client:
+            await client.flushall()
+        await eventually(lambda: _is_newest(stream, each))
+
+        assert await positions(valkey.url) == list(range(1, each + 1))
+
+
 async def _is_newest(stream: EventStream, position: int) -> bool:
     newest = await stream.newest(CATEGORY)
     return newest is not None and newest[0] == position
