@@ -75,10 +75,9 @@ async def is_empty(conn: Connection) -> bool:
     return not await conn.fetchval("SELECT count(*) FROM effects")
 
 
-async def more(number: Callable[[], int]) -> None:
+async def more(number: Callable[[], int], *, than: int) -> None:
     """Wait until a number of the shop has grown."""
-    before = number()
-    await eventually(lambda: number() > before, timeout=30)
+    await eventually(lambda: number() > than, timeout=30)
 
 
 async def said(process: Process) -> str:
@@ -168,18 +167,21 @@ async def test_random_kills_among_many_effects_make_each_call_once(
     workers = [start(dsn, shop), start(dsn, shop)]
     with ended_at_last(workers):
         for strike in range(scaled(KILLS)):
+            before = shop.calls.total()
             for number in range(count, count + BETWEEN_KILLS):
                 await order(conn, number)
             count += BETWEEN_KILLS
-            await more(shop.calls.total)
+            await more(shop.calls.total, than=before)
             await asyncio.sleep(rng.random() * 0.3)  # the fault's moment, not a wait for something
             victim = rng.randrange(len(workers))
             workers[victim].kill()
             workers[victim].communicate()
             workers[victim] = start(dsn, shop)
             if strike % 10 == 5:
-                shop.is_open = False
-                await more(lambda: shop.refused)
+                shop.is_open, before = False, shop.refused
+                await order(conn, count)  # so that somebody calls for sure
+                count += 1
+                await more(lambda: shop.refused, than=before)
                 shop.is_open = True
         await eventually(lambda: is_empty(conn), timeout=120)
 
