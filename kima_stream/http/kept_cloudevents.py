@@ -10,7 +10,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from kima_stream.events import NewEvent, RecordedEvent
+from kima_stream.events import NewEvent, RecordedEvent, is_derived
 from kima_stream.http import cloudevents
 from kima_stream.http.cloudevents import CloudEvent, Scalar
 
@@ -30,8 +30,18 @@ class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def event_id(source: str, sent_id: str) -> UUID:
-    """Return the id itself if it is written as a UUID, else the one that (source, id) gives."""
-    return UUID(sent_id) if _UUID.fullmatch(sent_id) else uuid5(uuid5(NAMESPACE, source), sent_id)
+    """Return the id itself if it is written as a UUID, else the one that (source, id) gives.
+
+    So does one of version 5: those are what our consequences get, and nobody is to take their place beforehand.
+    """
+    sent = _uuid(sent_id)
+    if sent is None:
+        return uuid5(uuid5(NAMESPACE, source), sent_id)
+    return uuid5(uuid5(NAMESPACE, source), str(sent)) if is_derived(sent) else sent
+
+
+def _uuid(text: str) -> UUID | None:
+    return UUID(text) if _UUID.fullmatch(text) else None
 
 
 def to_new_event(event: CloudEvent, *, correlation_id: str | None, submitted_by: str) -> NewEvent:
@@ -46,7 +56,7 @@ def to_new_event(event: CloudEvent, *, correlation_id: str | None, submitted_by:
         subject=event.text("subject"),
         metadata=msgspec.json.encode(kept).decode(),
         correlation_id=event.text("correlationid") or correlation_id,
-        causation_id=event_id(event.source, causation) if causation else None,
+        causation_id=(_uuid(causation) or event_id(event.source, causation)) if causation else None,
         occurred_at=cloudevents.moment(event),
     )
 

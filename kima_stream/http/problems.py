@@ -2,7 +2,7 @@
 
 UserFacingError and below   its own status
 RateLimitError              429 + Retry-After
-ConfigurationError          400
+ConfigurationError          400, and so is a SealError: a root is missing or a sealed value was changed
 IntegrationError            503 + Retry-After when it may heal, else 502
 Postgres is away            503 + Retry-After: nothing was acknowledged, send it again
 what aiohttp refuses        its status: 404, 405 with Allow, 413
@@ -27,6 +27,7 @@ from kima_stream.errors import (
     IntegrationError,
     KimaStreamError,
     RateLimitError,
+    SealError,
     UserFacingError,
     WrongExpectedVersionError,
 )
@@ -91,6 +92,8 @@ def _from_refusal(error: KimaStreamError | web.HTTPException) -> Answer | None: 
             return of(error.status, error.code, error.detail), _challenge(error.status)
         case ConfigurationError():
             return msgspec.structs.replace(of(400, "configuration", ""), faults=error.faults), {}
+        case SealError():
+            return msgspec.structs.replace(of(400, "configuration", ""), faults=(str(error),)), {}
         case WrongExpectedVersionError():
             return of(409, "conflict", "Somebody else changed it in between; read it again."), {}
         case IntegrationError(retryable=True):

@@ -12,6 +12,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 
+from kima_stream.events import is_derived
 from kima_stream.integrations.received import Received, understood
 from kima_stream.metrics import OTHER
 
@@ -104,4 +105,6 @@ def _event_id(own: str | None) -> UUID | None:
         event_id = UUID(own)
     except ValueError:
         return uuid5(NAMESPACE, own)
+    if is_derived(event_id):  # as ours are: taken as it is it could stand where a consequence belongs
+        return uuid5(NAMESPACE, str(event_id))
     return None if event_id == _NIL else event_id

@@ -30,11 +30,15 @@ PROJECTION: Final = Projection(
 
 
 class Rotated(msgspec.Struct, frozen=True, kw_only=True):
-    """What a rotation did: the new data key, and the secrets sealed with it or given up, by their keys."""
+    """What a rotation did: the new data key, and the secrets sealed with it or given up, by their keys.
+
+    ``persons_given_up``: so many have a new key; their names and notes of before cannot be read any more.
+    """
 
     key_id: str
     resealed: tuple[str, ...]
     given_up: tuple[str, ...]
+    persons_given_up: int = 0
 
 
 async def change(
@@ -164,8 +168,8 @@ async def rotate_key(
     """Make a new data key and seal every secret with it; all in one transaction.
 
     Data keys that hang on the previous root are wrapped by the one in force, so that one can be given up.
-    ``give_up_lost`` clears the secrets that cannot be opened, as when their root was lost.
-    The keys of persons are wrapped with the new data key; what they sealed stays as it is.
+    ``give_up_lost`` clears the secrets that cannot be opened, as when their root was lost, and gives new keys to
+    persons whose keys cannot. The keys of persons are wrapped with the new data key; what they sealed stays as it is.
 
     Raises:
         ConfigurationError: a root is missing, or secrets cannot be opened: all are named, nothing was changed.
@@ -181,13 +185,15 @@ async def rotate_key(
         sealed = _resealed(row.state, ring, faults)
         if faults and not give_up_lost:
             raise ConfigurationError([f"{key}: cannot be opened: {why}; set it again" for key, why in faults.items()])
-        await subject_keys.rewrap(conn, ring)
+        persons = await subject_keys.rewrap(conn, ring, give_up_lost=give_up_lost)
         facts: list[Event] = [SettingsKeyRotated(key_id=ring.current or "", sealed=sealed, changed_by=by)]
         if faults:
             cleared = SettingValue(changed_by=by, changed_at=datetime.now(UTC))
             facts.append(SettingsChanged(changes=dict.fromkeys(faults, cleared)))
         await _append(conn, row, facts, correlation_id)
-        return Rotated(key_id=ring.current or "", resealed=tuple(sealed), given_up=tuple(faults))
+        return Rotated(
+            key_id=ring.current or "", resealed=tuple(sealed), given_up=tuple(faults), persons_given_up=persons
+        )
 
 
 def _resealed(state: Settings, ring: Keyring, faults: dict[str, str]) -> dict[str, str]:

@@ -52,26 +52,30 @@ async def load_to_seal(conn: Connection, roots: Roots) -> Keyring:
     return ring if ring.current is not None else await add(conn, roots)
 
 
-_SELECT_OTHERS: Final = (
-    "SELECT key_id, root_id, wrapped FROM secret_keys WHERE root_id <> $1 ORDER BY number FOR UPDATE"
-)
+GIVEN_UP: Final = "given-up"  # instead of a root's id: nobody asks for that root any more
+_SELECT_OTHERS: Final = """
+    SELECT key_id, root_id, wrapped FROM secret_keys WHERE root_id NOT IN ($1, $2) ORDER BY number FOR UPDATE
+"""
 _SET_WRAPPED: Final = "UPDATE secret_keys SET root_id = $2, wrapped = $3 WHERE key_id = $1"
 
 
 async def rewrap(conn: Connection, roots: Roots, *, give_up_lost: bool = False) -> int:
     """Wrap every data key with the root in force; return how many hung on another.
 
-    ``give_up_lost`` leaves alone what no root of ours opens.
+    ``give_up_lost`` leaves alone what no root of ours opens, from now on.
 
     Raises:
         ConfigurationError: one hangs on a root that is not given.
         SealError: one was changed.
     """
     root, known = roots.primary(), roots.known()
-    rows = await conn.fetch(_SELECT_OTHERS, root.id)
+    rows = await conn.fetch(_SELECT_OTHERS, root.id, GIVEN_UP)
     ours = [row for row in rows if row["root_id"] in known]
     if len(ours) < len(rows) and not give_up_lost:
         raise ConfigurationError([WRONG_ROOT])
+    for row in rows:
+        if row["root_id"] not in known:
+            await conn.execute(_SET_WRAPPED, row["key_id"], GIVEN_UP, row["wrapped"])
     for row in ours:
         key = known[row["root_id"]].unwrap(row["key_id"], row["wrapped"])
         await conn.execute(_SET_WRAPPED, row["key_id"], root.id, root.wrap(row["key_id"], key))

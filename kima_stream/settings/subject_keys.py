@@ -12,10 +12,12 @@ from uuid import UUID
 import structlog
 
 from kima_stream.database import Connection
-from kima_stream.errors import ErasedUserError, SealError
+from kima_stream.errors import ConfigurationError, ErasedUserError, SealError
 from kima_stream.settings import keyring
 from kima_stream.settings.seals import ERASED, UNREADABLE, SubjectKey, seal_of
 from kima_stream.settings.secrets import Keyring, Roots, new_data_key
+
+MAX_NAMED: Final = 5  # keys that do not open, in one complaint
 
 log = structlog.get_logger(__name__)
 
@@ -128,16 +130,29 @@ _SET_WRAPPED: Final = """
 """
 
 
-async def rewrap(conn: Connection, ring: Keyring) -> int:
-    """Wrap every key with the newest data key; return how many there are.
+async def rewrap(conn: Connection, ring: Keyring, *, give_up_lost: bool = False) -> int:
+    """Wrap every key with the newest data key; return how many were given up.
+
+    ``give_up_lost`` gives a new key to whose key cannot be opened: what the old one sealed stays unreadable.
 
     Raises:
-        ConfigurationError, SealError: one cannot be opened, or the newest data key cannot be used.
+        ConfigurationError: keys cannot be opened, or the newest data key cannot be used.
     """
     rows = await conn.fetch(_SELECT_WRAPPED)
-    wrapped = [ring.seal(_name(row["key_id"]), ring.open(_name(row["key_id"]), row["wrapped"])) for row in rows]
+    wrapped, lost = [], []
+    for row in rows:
+        name = _name(row["key_id"])
+        try:
+            key = ring.open(name, row["wrapped"])
+        except SealError as error:
+            lost.append(str(error))
+            key = new_data_key()[1].hex()
+        wrapped.append(ring.seal(name, key))
+    if lost and not give_up_lost:
+        more = [f"and {len(lost) - MAX_NAMED} more"] if len(lost) > MAX_NAMED else []
+        raise ConfigurationError([*lost[:MAX_NAMED], *more])
     await conn.execute(_SET_WRAPPED, [row["subject"] for row in rows], wrapped)
-    return len(rows)
+    return len(lost)
 
 
 class Reader:

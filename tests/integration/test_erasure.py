@@ -11,12 +11,13 @@ import pytest
 from kima_stream import audit, event_store, replay
 from kima_stream.database import Connection, Pool
 from kima_stream.errors import ConfigurationError, ConflictError, ErasedUserError, NotFoundError, SealError
-from kima_stream.events import Policy, UserErased, event_type
+from kima_stream.events import Policy, UserErased, derived_id, event_type
 from kima_stream.http import download_requests
 from kima_stream.http.download_requests import Requested
 from kima_stream.read_models import PROJECTIONS, download_jobs, erasure, settings, users
 from kima_stream.settings import api_keys, subject_keys
 from kima_stream.settings.api_keys import ApiKey
+from kima_stream.settings.config import Settings
 from kima_stream.settings.known_keys import ApiKeys
 from kima_stream.settings.seals import ERASED, UNREADABLE
 from kima_stream.settings.secrets import Roots
@@ -24,6 +25,7 @@ from kima_stream.settings.store import Sources
 from kima_stream.settings.subject_keys import PlainText
 from projections.correlation import Album
 from projections.user import stream_of
+from tests import front_door
 from tests.factories import number_all
 from tests.front_door import ROOT
 
@@ -37,10 +39,12 @@ async def make_user(conn: Connection, name: str = "Anna Brandt", role: api_keys.
     return (await users.create_key(conn, ROOTS, name=name, role=role, user_id=None, by="admin"))[1]
 
 
-async def ask(conn: Connection, user_id: str, note: str | None = NOTE, *, album: str = "Tidewater") -> Requested:
+async def ask(
+    conn: Connection, user_id: str, note: str | None = NOTE, *, album: str = "Tidewater", roots: Roots = ROOTS
+) -> Requested:
     """Ask for an album, with a note."""
     wanted = Album(artist="The Harbour Lights", title=album, mbid=None)
-    plain = None if note is None else PlainText(note, ROOTS)
+    plain = None if note is None else PlainText(note, roots)
     async with conn.transaction():
         return await download_requests.request(
             conn, wanted, user_id=user_id, correlation_id="c", policy=Policy(), note=plain
@@ -310,6 +314,45 @@ async def test_rotation_wraps_the_keys_of_persons_anew(conn: Connection, tmp_pat
         await ask(conn, anna.user_id, album="Ebb")
     with pytest.raises(ConfigurationError, match="KIMA_SECRET_KEY"):
         await users.create_key(conn, ROOTS, name="Ben", role="user", user_id=None, by="admin")
+
+
+async def test_who_lost_the_root_gives_up_what_persons_sealed(conn: Connection, tmp_path: Path) -> None:
+    """Nothing until it is asked for; then their old words are unreadable, and they can say new ones."""
+    anna = await make_user(conn)
+    asked = await ask(conn, anna.user_id)
+    lost = Sources(environment={}, roots=Roots(given=OTHER_ROOT, previous=None, data_dir=tmp_path))
+    with pytest.raises(ConfigurationError, match="KIMA_SECRET_KEY"):
+        await settings.rotate_key(conn, lost, by="admin")
+
+    rotated = await settings.rotate_key(conn, lost, by="admin", give_up_lost=True)
+
+    assert rotated.persons_given_up == 1
+    assert await note_of(conn, asked, lost.roots) == UNREADABLE
+    again = await ask(conn, anna.user_id, album="Ebb", roots=lost.roots)
+    assert await note_of(conn, again, lost.roots) == NOTE
+    assert (await settings.rotate_key(conn, lost, by="admin")).persons_given_up == 0
+    await erasure.erase(conn, anna.user_id, by="admin")
+    assert await note_of(conn, again, lost.roots) == ERASED
+
+
+async def test_an_id_that_somebody_took_does_not_keep_them_from_being_erased(pool: Pool, conn: Connection) -> None:
+    """The ids of our facts follow from what users see: nobody takes one beforehand."""
+    anna = await make_user(conn)
+    taken = derived_id(erasure.NAMESPACE, anna.user_id)
+    async with front_door.opened(pool, settings=Settings(secret_key=ROOT)) as door:
+        event = {"specversion": "1.0", "id": str(taken), "source": "/a", "type": "a.b", "data": {}}
+        headers = {"Content-Type": "application/cloudevents+json"}
+        async with door.client.post("/api/events", json=event, headers=headers) as answer:
+            assert answer.status == 202, await answer.text()
+            (stands,) = (await answer.json())["events"]
+        async with door.client.post("/api/events", json=event, headers=headers) as answer:
+            (again,) = (await answer.json())["events"]
+
+    erased = await erasure.erase(conn, anna.user_id, by="admin")
+
+    assert stands["event_id"] != str(taken)
+    assert (again["event_id"], again["duplicate"]) == (stands["event_id"], True)
+    assert (erased.event_id, erased.duplicate) == (taken, False)
 
 
 async def test_rotation_does_not_bring_anybody_back(conn: Connection) -> None:
