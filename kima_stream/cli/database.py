@@ -8,6 +8,7 @@ from kima_stream import database
 from kima_stream.cli import parts
 from kima_stream.cli.loop import run, settings
 from kima_stream.database import Connection
+from kima_stream.errors import ConfigurationError
 from kima_stream.settings.config import Settings
 from kima_stream.settings.secrets import Roots
 from kima_stream.settings.store import Sources
@@ -50,3 +51,14 @@ def roots() -> Roots:
         ConfigurationError: with every fault of the configuration.
     """
     return Sources.of(settings()).roots
+
+
+def require_root(loaded: Settings) -> None:
+    """See that a root is not made here, when the roles that need it may run elsewhere.
+
+    Raises:
+        ConfigurationError: it would be.
+    """
+    if loaded.database_url is not None and not Sources.of(loaded).roots.is_there():
+        fault = "missing here, and the roles may run elsewhere; give the one that they have, or do it over HTTP"
+        raise ConfigurationError([f"KIMA_SECRET_KEY: {fault}"])

@@ -7,7 +7,8 @@ import click
 import msgspec
 
 from kima_stream.cli import tables
-from kima_stream.cli.database import roots, with_connection
+from kima_stream.cli.database import require_root, roots, with_connection
+from kima_stream.cli.loop import settings
 from kima_stream.database import Connection
 from kima_stream.read_models import users
 from kima_stream.settings import api_keys
@@ -30,6 +31,8 @@ def keys() -> None:
 @_AS_JSON
 def create(*, name: str, role: Role, user_id: str | None, as_json: bool) -> None:
     """Create a key and print it, this once."""
+    if role in users.PERSONS or user_id is not None:
+        require_root(settings())
 
     async def work(conn: Connection) -> tuple[str, ApiKey]:
         return await users.create_key(conn, roots(), name=name, role=role, user_id=user_id, by=TERMINAL)

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from kima_stream.cli import parts
+from kima_stream.cli.database import require_root
 from kima_stream.cli.loop import run, settings
 from kima_stream.cli.text import plain
 from kima_stream.database import Connection, Pool
@@ -74,7 +75,10 @@ def request(
     if not wanted.artist or not wanted.title:
         raise UserFacingError("ARTIST and ALBUM each need at least one letter", status=422)
     wish = Wish(album=wanted, user_id=user_id, note=note, seconds=0 if no_wait else timeout)
-    ended = run(_request(settings(), wish, as_json=as_json))
+    loaded = settings()
+    if note is not None:
+        require_root(loaded)
+    ended = run(_request(loaded, wish, as_json=as_json))
     if as_json:
         click.echo(msgspec.json.encode(ended))
     if not no_wait and (ended.status != "completed" or ended.is_partial):

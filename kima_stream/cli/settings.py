@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from kima_stream.cli import loop, tables
-from kima_stream.cli.database import with_connection
+from kima_stream.cli.database import require_root, with_connection
 from kima_stream.cli.text import plain
 from kima_stream.database import Connection
 from kima_stream.errors import ConfigurationError, ConflictError, WrongExpectedVersionError
@@ -97,7 +97,7 @@ def set_settings(
     if not changes:
         raise click.UsageError("Nothing to set: give KEY=VALUE, --clear KEY or --file.")
     if any(key in DEFINITIONS and DEFINITIONS[key].is_secret and value is not None for key, value in changes.items()):
-        _check_root(loaded)
+        require_root(loaded)
     before, after = _with(lambda conn, sources: _change(conn, sources, changes, if_version), loaded)
     click.echo(msgspec.json.encode(view(after)) if as_json else _summary(changes, before, after))
 
@@ -130,7 +130,7 @@ def test_connection(
 
 
 @settings.command(name="rotate-key")
-@click.option("--give-up-lost", is_flag=True, help="Clear the secrets that no root of ours opens.")
+@click.option("--give-up-lost", is_flag=True, help="Clear what no root of ours opens: secrets, names, notes.")
 @_AS_JSON
 def rotate_key(*, give_up_lost: bool, as_json: bool) -> None:
     """Seal every secret with a new data key, while everything runs.
@@ -138,7 +138,7 @@ def rotate_key(*, give_up_lost: bool, as_json: bool) -> None:
     With a new KIMA_SECRET_KEY, and the old one as KIMA_SECRET_KEY_PREVIOUS, all hangs on the new one afterwards.
     """
     loaded = loop.settings()
-    _check_root(loaded)
+    require_root(loaded)
 
     async def work(conn: Connection, sources: Sources) -> table.Rotated:
         return await table.rotate_key(conn, sources, by=BY, give_up_lost=give_up_lost)
@@ -150,6 +150,8 @@ def rotate_key(*, give_up_lost: bool, as_json: bool) -> None:
     click.echo(f"{len(done.resealed)} secrets are sealed with the new key {done.key_id}")
     if done.given_up:
         click.echo(f"given up: {', '.join(done.given_up)}")
+    if done.persons_given_up:
+        click.echo(f"given up: the names and notes of {done.persons_given_up} users, who have new keys")
 
 
 def _with(work: Callable[[Connection, Sources], Awaitable[T]], loaded: Settings | None = None) -> T:
@@ -225,13 +227,6 @@ def _asked(key: str, *, is_secret: bool) -> str | None:
     if sys.stdin.isatty():
         return str(click.prompt(key, hide_input=is_secret, err=True))
     return sys.stdin.readline().rstrip("\r\n") or None
-
-
-def _check_root(loaded: Settings) -> None:
-    """See that a root is not made here, when the roles that need it may run elsewhere."""
-    if loaded.database_url is not None and not Sources.of(loaded).roots.is_there():
-        fault = "missing here, and the roles may run elsewhere; give the one that they have, or set it over HTTP"
-        raise ConfigurationError([f"KIMA_SECRET_KEY: {fault}"])
 
 
 def _summary(changes: dict[str, object], before: Snapshot, after: Snapshot) -> str:

@@ -12,12 +12,12 @@ from projections.user import stream_of
 from tests.front_door import ROOT
 
 
-async def run(dsn: str, folder: Path, *arguments: str, code: int = 0) -> str:
+async def run(dsn: str, folder: Path, *arguments: str, code: int = 0, root: str = ROOT) -> str:
     """Run the command line as a person would and return what it answers."""
     result = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-m", "kima_stream", *arguments],
-        env={"KIMA_DATABASE_URL": dsn, "KIMA_SECRET_KEY": ROOT, "KIMA_DATA_DIR": str(folder), "COLUMNS": "200"},
+        env={"KIMA_DATABASE_URL": dsn, "KIMA_SECRET_KEY": root, "KIMA_DATA_DIR": str(folder), "COLUMNS": "200"},
         capture_output=True,
         text=True,
         check=False,
@@ -57,3 +57,12 @@ async def test_a_program_needs_no_secret_to_get_a_key(dsn: str, conn: Connection
     assert await conn.fetchval("SELECT name FROM api_keys") == made["name"] == "Lidarr"
     for table in ("secret_keys", "subject_keys", "events"):
         assert await conn.fetchval(f"SELECT count(*) FROM {table}") == 0
+
+
+async def test_no_root_is_made_where_the_roles_do_not_find_it(dsn: str, conn: Connection, tmp_path: Path) -> None:
+    """Whose key or note has to be sealed is told to give the root; nothing is stored, and no file made."""
+    for command in (["keys", "create", "--name", "Ben"], ["request", "A", "B", "--note", "please", "--no-wait"]):
+        assert "KIMA_SECRET_KEY: missing here" in await run(dsn, tmp_path, *command, code=2, root="")
+    for table in ("secret_keys", "subject_keys", "api_keys", "events"):
+        assert await conn.fetchval(f"SELECT count(*) FROM {table}") == 0
+    assert list(tmp_path.iterdir()) == []

@@ -15,6 +15,7 @@ from kima_stream.database import Connection, Pool
 from kima_stream.events import NewEvent
 from kima_stream.settings.api_keys import Role
 from kima_stream.settings.known_keys import ApiKeys
+from tests.front_door import ROOT
 
 
 async def run(dsn: str, *arguments: str, code: int = 0) -> str:
@@ -22,7 +23,7 @@ async def run(dsn: str, *arguments: str, code: int = 0) -> str:
     result = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-m", "kima_stream", *arguments],
-        env={"KIMA_DATABASE_URL": dsn, "COLUMNS": "200"},
+        env={"KIMA_DATABASE_URL": dsn, "COLUMNS": "200", "KIMA_SECRET_KEY": ROOT},
         capture_output=True,
         text=True,
         check=False,
