@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from kima_stream import logs, metrics
-from kima_stream.database import OUTAGE, Connection, Pool
+from kima_stream.database import Connection, Pool
 from kima_stream.errors import ConfigurationError, SealError
 from kima_stream.events import NO_STREAM, SettingValue
 from kima_stream.settings import keyring
@@ -221,13 +221,13 @@ class SettingsStore:
         return self._current
 
     async def run(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        """Refresh for ever; while Postgres is away the last settings stay in force."""
+        """Refresh for ever; while that fails, whatever it is, the last settings stay in force."""
         was_away = False
         while True:
             try:
                 await self.refresh()
                 was_away = False
-            except (*OUTAGE, ConfigurationError) as error:
+            except Exception as error:  # noqa: BLE001 - a loop that ends would leave the process with old settings
                 if not was_away:
                     log.warning("settings_not_read", error_type=type(error).__name__, detail=str(error))
                 was_away = True

@@ -368,6 +368,27 @@ async def test_the_last_settings_stay_in_force_while_the_table_is_built_anew(
     await eventually(lambda: settings_store.current[definitions.MUSIC_PATH] == "/other")
 
 
+async def test_settings_are_followed_whatever_became_of_the_table(
+    settings_store: SettingsStore, conn: Connection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A restore that takes it away for a while: the last ones stay in force, and later changes are seen."""
+    await change(conn, {"musicPath": "/music"})
+    await eventually(lambda: settings_store.current[definitions.MUSIC_PATH] == "/music")
+    said: list[str] = []
+
+    def is_missed() -> bool:
+        said.append(capsys.readouterr().out)
+        return "settings_not_read" in "".join(said)
+
+    await conn.execute("ALTER TABLE settings RENAME TO settings_away")
+    await eventually(is_missed)
+    assert settings_store.current[definitions.MUSIC_PATH] == "/music"
+    await conn.execute("ALTER TABLE settings_away RENAME TO settings")
+
+    await change(conn, {"musicPath": "/other"})
+    await eventually(lambda: settings_store.current[definitions.MUSIC_PATH] == "/other")
+
+
 async def test_a_data_key_cannot_be_deleted(conn: Connection) -> None:
     """With it every secret that it sealed would be gone, in old events too."""
     await change(conn, {"lidarrApiKey": "right"})
