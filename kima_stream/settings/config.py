@@ -172,10 +172,13 @@ def _check_root(text: str) -> None:
 
 
 def _check_url(text: str, schemes: tuple[str, ...]) -> None:
+    """Refuse what a client of Postgres or Redis would refuse later, with a part of the password in its words."""
     try:
-        scheme = urlsplit(text).scheme
+        parts = urlsplit(text)
+        scheme, _ = parts.scheme, parts.port
     except ValueError:
-        scheme = ""
+        message = "expected a URL; in a password / is written %2F, ? %3F, # %23, @ %40 and : %3A"
+        raise ValueError(message) from None
     if scheme not in schemes:
         message = f"expected a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}"
         raise ValueError(message)

@@ -147,3 +147,14 @@ def test_no_fault_and_no_repr_tells_a_secret() -> None:
     assert "secret" not in repr(Settings(database_url="postgresql://user:secret@host"))
     assert "secret" not in repr(Settings(environment={"lidarrApiKey": "secret"}))
     assert "secret" not in str(Settings(api_key="secret"))
+
+
+@pytest.mark.parametrize("name", ["KIMA_REDIS_URL", "KIMA_DATABASE_URL"])
+def test_a_password_that_is_not_escaped_is_refused_and_not_repeated(name: str) -> None:
+    """Read as a part of the address it would be in every complaint of the client."""
+    scheme = "redis" if name == "KIMA_REDIS_URL" else "postgresql"
+    with pytest.raises(ConfigurationError) as refused:
+        config.load({name: f"{scheme}://:ab12/cd34@host/0"})
+
+    assert f"{name}: expected a URL" in str(refused.value)
+    assert not any(part in str(refused.value) for part in ("ab12", "cd34"))
