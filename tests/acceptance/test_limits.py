@@ -96,6 +96,20 @@ async def test_guessing_ends(pool: Pool) -> None:
         assert await statuses(door, "/api/keys", 1, **{"X-Api-Key": ""}) == [401]
 
 
+async def test_guesses_beside_a_key_of_ours_are_guesses(pool: Pool) -> None:
+    """Whoever has a small key tries for a large one; a key that opens the route has nothing to guess."""
+    guessable = "0123456789abcdef"
+    async with pool.acquire() as conn, front_door.opened(pool, policies=FEW) as door:
+        await api_keys.ensure_admin(conn, given=guessable, data_dir=front_door.FIXTURES)
+        small, _ = await api_keys.create(conn, name="figures", role="metrics")
+        guesses = {"X-Api-Key": "wrong", "X-Webhook-Secret": small}
+        assert await statuses(door, "/api/keys", 3, **guesses) == [403] * 3
+        assert await statuses(door, "/api/keys", 1, **guesses) == [429]
+        assert await statuses(door, "/api/keys", 2, **{"X-Api-Key": guessable}) == [429] * 2
+        both = {"X-Api-Key": door.key, "X-Webhook-Secret": "wrong"}
+        assert await statuses(door, "/api/keys", 1, **both) == [200]
+
+
 async def test_one_request_is_not_a_hundred_guesses(pool: Pool) -> None:
     """Of many keys in one request only the first few are looked at."""
     async with front_door.opened(pool) as door:
