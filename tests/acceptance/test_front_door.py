@@ -11,7 +11,7 @@ from aiohttp import web
 from openapi_spec_validator import validate
 
 from kima_stream import database, events
-from kima_stream.database import Pool
+from kima_stream.database import Connection, Pool
 from kima_stream.embedded.postgres import Postgres
 from kima_stream.http import openapi
 from kima_stream.http.routes import Call, Nothing, Route, json_response
@@ -228,6 +228,21 @@ async def test_ready_says_what_is_missing(pool: Pool) -> None:
         await pool.execute("ALTER TABLE events DISABLE TRIGGER events_are_immutable")
         await pool.execute("UPDATE events SET recorded_at = recorded_at - interval '1 minute'")
         assert await readiness() == (200, "degraded", "ok", "degraded")
+
+
+async def test_a_slow_count_of_what_waits_keeps_no_webhook_out(
+    pool: Pool, conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Postgres answers, so it is ready; of the publisher nobody knows."""
+    monkeypatch.setattr("kima_stream.http.health.CHECK_SECONDS", 0.3)
+    async with front_door.opened(pool) as door, conn.transaction():
+        await conn.execute("LOCK TABLE event_positions IN ACCESS EXCLUSIVE MODE")
+        async with door.client.get("/readyz") as answer:
+            body = await answer.json()
+
+    assert (answer.status, body["status"]) == (200, "degraded")
+    assert body["checks"]["postgres"]["status"] == "ok"
+    assert body["checks"]["publisher"]["detail"] == "unknown"
 
 
 async def test_without_postgres_nothing_is_acknowledged(postgres: Postgres) -> None:
