@@ -93,7 +93,8 @@ class Acquisition:
             work = AlbumWork(self.fetch, album, plan, Place(root, folder), hand)
             await work.find_what_is_here()
             for candidate in plan.candidates:
-                await work.take_from(candidate)
+                if candidate.peer not in await self.blocked():  # of a plan that was kept, and of this very album
+                    await work.take_from(candidate)
             if work.is_begun or album.tracks:  # else a search per track would find the same that failed
                 for key in work.missing()[:MAX_TRACK_SEARCHES]:
                     await self._track(work, key)

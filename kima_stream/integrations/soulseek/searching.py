@@ -51,19 +51,28 @@ class Searches:
                 metrics.soulseek_searches.labels(status="shared").inc()
                 yield turn.files
                 return
+            client = await self._connected(turn)
             if turn.is_fresh:
                 break
-            await self._gate.give_up(turn)
-        async with aclosing(self._sent(turn, words)) as found:
+            await self._gate.give_up(turn)  # sent so late it would come on top of those that pass now
+        async with aclosing(self._sent(client, turn, words)) as found:
             async for files in found:
                 yield files
 
-    async def _sent(self, turn: Passed, words: str) -> AsyncGenerator[Sequence[FoundFile]]:
+    async def _connected(self, turn: Passed) -> "Client":
+        """Return the connection, which may have to be made anew by now; without one the turn is given up."""
+        try:
+            return await self._client()
+        except BaseException:
+            await self._gate.give_up(turn)
+            metrics.soulseek_searches.labels(status="failed").inc()
+            raise
+
+    async def _sent(self, client: "Client", turn: Passed, words: str) -> AsyncGenerator[Sequence[FoundFile]]:
         began_at = perf_counter()
         answer: list[FoundFile] = []
         status, is_whole = "failed", False
         try:
-            client = await self._client()
             async with aclosing(client.search(words, seconds=self._seconds)) as found:
                 async for files in found:
                     room = MAX_FILES - len(answer)

@@ -15,13 +15,16 @@ import redis.asyncio as redis_client
 from kima_stream import metrics
 from kima_stream.cache import Copies
 from kima_stream.database import Pool
-from kima_stream.integrations.soulseek import names, peers
+from kima_stream.integrations.soulseek import names, peers, plans
 from kima_stream.integrations.soulseek.acquisition import Acquisition, NothingFoundError
 from kima_stream.integrations.soulseek.album_work import Album, Hand
 from kima_stream.integrations.soulseek.downloads import Bounds
 from kima_stream.integrations.soulseek.files import DiskError
+from kima_stream.integrations.soulseek.found import FoundFile
 from kima_stream.integrations.soulseek.gate import Gate
 from kima_stream.integrations.soulseek.ownership import Owner
+from kima_stream.integrations.soulseek.plans import Plan
+from kima_stream.integrations.soulseek.ranking import Candidate
 from kima_stream.integrations.soulseek.searching import Searches
 from tests.integration.soulseek.conftest import owning, until
 from tests.polling import eventually
@@ -393,6 +396,30 @@ async def test_three_failures_block_a_peer_for_the_next_search(
 
     assert got.files == ()
     assert 3 <= len(one.asked) <= 5  # two were on their way
+
+
+async def test_a_plan_that_was_kept_asks_no_blocked_peer(
+    pool: Pool, server: SoulseekServer, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """The connection broke in mid-album, and the peer was blocked meanwhile, for another album perhaps."""
+    offered = offers()
+    files = {
+        f"{n:02} {offer.path}": FoundFile(peer="peer", path=offer.path, size_bytes=20_000, extension="flac")
+        for n, offer in enumerate(offered, 1)
+    }
+    plan = Plan(tracks=tuple(files), candidates=(Candidate("peer", "music", files),))
+    async with (
+        peer(server, tmp_path / "peer", offered) as one,
+        acquiring(pool, environment) as it,
+        pool.acquire() as conn,
+    ):
+        await plans.save(conn, PurePosixPath(FOLDER), plan)
+        for _ in range(3):
+            await peers.failed(conn, "peer", "no bytes")
+
+        got = await it.album(ALBUM, HAND)
+
+    assert (got.files, one.asked) == ((), [])
 
 
 async def test_so_many_at_once_as_the_settings_say(

@@ -4,7 +4,9 @@ import asyncio
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncGenerator
 from pathlib import Path
+from time import perf_counter
 
 import pytest
 import redis
@@ -14,6 +16,7 @@ from kima_stream.embedded.valkey import Valkey
 from kima_stream.errors import RateLimitError
 from kima_stream.integrations.soulseek.found import FoundFile
 from kima_stream.integrations.soulseek.gate import Gate, Passed, Shared
+from kima_stream.integrations.soulseek.searching import Searches
 from tests.polling import eventually
 
 A_FILE = FoundFile(peer="somebody", path="share\\x\\01 song.flac", size_bytes=3, extension="flac")
@@ -160,3 +163,38 @@ def valkey_flush(url: str) -> None:
     """Make Redis forget everything."""
     with redis.Redis.from_url(url) as client:
         client.flushall()
+
+
+class Connection:
+    """A connection that is there, is lost while a search waits for its turn, and takes longer than a turn is good."""
+
+    def __init__(self, away_seconds: float) -> None:
+        """Be asked for nothing yet."""
+        self.asked = 0
+        self.sent_at: list[float] = []
+        self._away_seconds = away_seconds
+
+    async def client(self) -> "Connection":
+        """Return it; the second time it has to be made anew."""
+        self.asked += 1
+        if self.asked == 2:
+            until = perf_counter() + self._away_seconds
+            await eventually(lambda: perf_counter() > until)
+        return self
+
+    async def search(self, words: str, *, seconds: float) -> AsyncGenerator[list[FoundFile]]:  # noqa: ARG002 - as the client's
+        """Send it."""
+        self.sent_at.append(perf_counter())
+        yield [A_FILE]
+
+
+async def test_a_search_is_not_sent_long_after_it_passed(pool: Pool) -> None:
+    """Its place is used up by then: it takes another one, so that no window holds more than are counted in it."""
+    connection = Connection(away_seconds=0.2)
+    searches = Searches(a_gate(pool, slack_seconds=0.1), connection.client, seconds=1)  # type: ignore[arg-type]
+
+    found = [files async for files in searches.search("artist album", asker="a")]
+
+    assert found == [[A_FILE]]
+    assert len(connection.sent_at) == 1
+    assert len(await passed_at(pool)) == 2
