@@ -53,10 +53,23 @@ async def _start(
 async def take(
     pool: Pool, stream: str, news: News, *, correlation_id: str | None, event_id: UUID | None = None
 ) -> tuple[Row[SearchSession], bool]:
-    """Append what follows from ``news`` and return the session, and whether anything followed."""
-    return await user_requests.decided(
-        pool, lambda conn: _take(conn, stream, news, correlation_id, event_id or new_event_id())
-    )
+    """Append what follows from ``news`` and return the session, and whether anything followed.
+
+    ``event_id`` names the request, which is taken once.
+
+    Raises:
+        ReusedKeyError: the id has named another request before.
+    """
+
+    async def work(conn: Connection) -> tuple[Row[SearchSession], bool]:
+        known = None if event_id is None else await event_store.read_event(conn, event_id)
+        if known is None:
+            return await _take(conn, stream, news, correlation_id, event_id or new_event_id())
+        if known.stream != stream or upcasters.decode(known) != news:
+            raise ReusedKeyError
+        return await projector.load(conn, PROJECTION, stream), False
+
+    return await user_requests.decided(pool, work)
 
 
 async def _take(

@@ -116,8 +116,13 @@ async def take_result(call: Call[Nothing, Taken]) -> web.Response:
     file = row.state.result(call.body.peer, call.body.path)
     if file is None:
         raise NotFoundError(_NO_SUCH_RESULT)
+    route = f"/api/searches/{row.state.session_id}/download"
     row, _ = await search_requests.take(
-        call.door.pool, row.stream, SearchDownloadRequested(file=file), correlation_id=call.correlation_id
+        call.door.pool,
+        row.stream,
+        SearchDownloadRequested(file=file),
+        correlation_id=call.correlation_id,
+        event_id=user_requests.event_id(call.request, user_id=call.user.user_id, route=route),
     )
     call.door.wake_publisher()
     tries = [each for each in row.state.downloads if (each.peer, each.path) == (file.peer, file.path)]
@@ -192,6 +197,7 @@ ROUTES: Final = (
         roles=USER,
         body=Taken,
         responses={202: Download},
+        request_headers=("Idempotency-Key",),
         response_headers=("Location",),
     ),
 )

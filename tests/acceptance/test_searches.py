@@ -2,14 +2,16 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 import redis.asyncio as redis_client
 
 from kima_stream import projector
 from kima_stream.database import Connection, Pool
-from kima_stream.events import FoundFile, SearchCompleted, SearchResultsFound
+from kima_stream.events import EffectFailed, FoundFile, SearchCompleted, SearchResultsFound
 from kima_stream.http import search_requests
 from kima_stream.read_models import search_sessions
 from kima_stream.settings import api_keys
@@ -171,6 +173,29 @@ async def test_a_result_is_fetched_once(door: OpenDoor, pool: Pool, conn: Connec
     row = await search_sessions.get(conn, UUID(str(started["id"])))
     assert row is not None
     assert [effect.kind for effect in row.state.effects] == ["soulseek.search", "soulseek.fetch"]
+
+
+async def test_one_idempotency_key_is_one_download(door: OpenDoor, pool: Pool, conn: Connection) -> None:
+    """Sent again after the first try failed it is still that request; of another result it is refused."""
+    _, started = await start(door, {"query": "harbour lights"})
+    other = msgspec.structs.replace(SONG, path=f"{SONG.path}2")
+    await found(pool, started["id"], SONG, other)
+    path, key = f"{PATH}/{started['id']}/download", {"Idempotency-Key": "a click"}
+
+    async def take(file: FoundFile) -> tuple[int, Any]:
+        async with door.client.post(path, json={"peer": file.peer, "path": file.path}, headers=key) as answer:
+            return answer.status, await answer.json(content_type=None)
+
+    status, first = await take(SONG)
+    failed = EffectFailed(
+        effect_id=UUID(first["effect_id"]), kind="soulseek.fetch", code="peer", reason="no bytes", was_unknown=False
+    )
+    await search_requests.take(pool, f"search_session-{started['id']}", failed, correlation_id=None)
+    again = await take(SONG)
+
+    assert (status, again[0], again[1]["effect_id"]) == (202, 202, first["effect_id"])
+    assert (await take(other))[0] == 422
+    assert await conn.fetchval("SELECT count(*) FROM events WHERE type = 'search_session.download_requested'") == 1
 
 
 async def test_a_rebuild_gives_the_same_sessions(door: OpenDoor, pool: Pool, conn: Connection) -> None:
