@@ -38,6 +38,7 @@ _COMMANDS: Final = {
     "settings": "settings",
     "erase": "erase",
     "doctor": "doctor",
+    "bench": "bench",
     "healthcheck": "healthcheck",
     "openapi": "documents",
     "asyncapi": "documents",

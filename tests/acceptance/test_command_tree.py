@@ -29,8 +29,8 @@ from tests.polling import eventually
 
 NOWHERE = "postgresql://kima@127.0.0.1:1/none"
 STAYING = {("up",), ("serve",), ("publish",), ("consume",), ("reconcile",)}  # they say a line and stay
-ELSEWHERE = {("demo",)}  # its success has a test of its own: tests/acceptance/test_demo.py
-NEEDS_NOTHING = {("demo",), ("openapi",), ("asyncapi",), ("completion",)}  # no Postgres to be away
+ELSEWHERE = {("demo",), ("bench",)}  # their success has tests of its own: test_demo.py, test_bench.py
+NEEDS_NOTHING = {("demo",), ("bench",), ("openapi",), ("asyncapi",), ("completion",)}  # no Postgres to be away
 NOTE, KEY = uuid4(), uuid4()
 
 
