@@ -210,9 +210,9 @@ class Attempt:
         if not error.retryable:
             await self._note_answer()
             return self._failure("refused", error.detail, was_unknown=not self._has_begun)
-        if error.system == self.taken.effect.system:
-            async with self._tools.pool.acquire() as conn:
-                await breaker.record_failure(conn, error.system, _cut(error.detail), now=self._tools.now())
+        # Whatever failed behind it, the effect's own system is what waits: the error may name it otherwise.
+        async with self._tools.pool.acquire() as conn:
+            await breaker.record_failure(conn, self.taken.effect.system, _cut(error.detail), now=self._tools.now())
         nothing_done = self._has_begun and error.nothing_done
         return self._later(error.detail, code="unreachable", nothing_done=nothing_done, is_outage=True)
 

@@ -401,6 +401,16 @@ async def test_a_defect_of_an_executor_is_tried_again_and_closes_no_system(
     assert (await state(conn, 1)).delivered == 1
 
 
+async def test_what_fails_behind_an_effect_counts_for_its_own_system(pool: Pool, conn: Connection, shop: Shop) -> None:
+    """It calls several, or one by another name: it has one breaker, and nobody else's is opened by it."""
+    await order(conn, 1)
+    error = IntegrationError("it is closed", system="till", retryable=True)
+
+    await a_worker(pool, Raising(shop.url, error)).run_once()
+
+    assert [(found.system, found.failures) for found, _ in await breaker.read(conn)] == [("shop", 1)]
+
+
 class CutOff(RepeatingExecutor):
     """Is never answered: nobody knows whether the bell rang."""
 
