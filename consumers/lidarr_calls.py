@@ -27,7 +27,7 @@ from kima_stream.integrations.lidarr import Lidarr
 from kima_stream.integrations.lidarr_albums import Choice, HiddenAlbumError, NotFoundAtLidarrError, Wanted, ensure_album
 from kima_stream.integrations.lidarr_searches import search_album
 from kima_stream.integrations.lidarr_types import QueueItem
-from kima_stream.read_models import download_jobs
+from kima_stream.read_models import album_wishes, download_jobs
 from kima_stream.settings import callbacks, definitions
 from kima_stream.settings.callbacks import CallbackRefusedError
 from kima_stream.settings.store import SettingsStore
@@ -40,6 +40,8 @@ MISFIT_TRIES: Final = 8  # some minutes, by the pauses in between
 SYSTEM: Final = "lidarr"
 _COMING: Final = frozenset({"downloading", "importPending", "importing"})
 _OFF: Final = "Lidarr is switched off in the settings."
+_WANTED: Final = "Another job wants the album by now."
+_GOES_ON: Final = "Nothing: the download goes on for others."
 _MEND: Final = "An admin mends the settings; then ask again."
 
 
@@ -139,13 +141,20 @@ class Remove(LidarrCall):
 
     kind = "lidarr.remove"
 
-    async def ask(self, lidarr: Lidarr, job: DownloadJob, work: Work) -> Event:  # noqa: ARG002 - the class' shape
-        """Remove it, if it is there."""
+    async def ask(self, lidarr: Lidarr, job: DownloadJob, work: Work) -> Event:
+        """Remove it, if it is there and nobody has asked for the album while Lidarr was away."""
         download_id = work.effect.target or ""
         lines = [item for item in await lidarr.queue() if item.download_id == download_id]
+        if lines and await self._is_wanted_elsewhere(job, work.stream):
+            return work.failure("refused", _WANTED, _GOES_ON)
         if lines:  # one stands for all of them
             await lidarr.remove_from_queue(lines[0].id, skip_redownload=True)
         return JobDownloadRemoved(download_id=download_id)
+
+    async def _is_wanted_elsewhere(self, job: DownloadJob, stream: str) -> bool:
+        async with self._pool.acquire() as conn, conn.transaction():
+            found = await correlation_keys.lock(conn, album_wishes.keys_of_job(job))
+            return await album_wishes.is_wanted_elsewhere(conn, job, stream, found)
 
 
 class Block(LidarrCall):

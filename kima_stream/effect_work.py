@@ -117,6 +117,7 @@ class Executor(ABC):
         ask_after_seconds: how long the other side may still be busy with a call that was cut off; it is not asked
             before that what became of it.
         at_once: calls of this kind that one process makes at the same time.
+        can_ask: ``resolve`` asks the other side: what it says, also nothing, shows that it is there.
     """
 
     kind: str
@@ -124,6 +125,7 @@ class Executor(ABC):
     timeout_seconds: float | None = TIMEOUT_SECONDS
     ask_after_seconds: float = ASK_AFTER_SECONDS
     at_once: int = 4
+    can_ask: bool = True
 
     @abstractmethod
     async def perform(self, work: Work) -> Event:
@@ -140,6 +142,8 @@ class Executor(ABC):
 class MayRepeat(Executor):
     """Of a call that does no harm when it is made twice: nobody is asked."""
 
+    can_ask = False
+
     async def resolve(self, work: Work) -> Event | None:  # noqa: ARG002 - nobody is asked
         """Say that it never happened."""
         return None
@@ -150,6 +154,8 @@ class CannotAsk(Executor):
 
     When in doubt it is given up.
     """
+
+    can_ask = False
 
     async def resolve(self, work: Work) -> Event | None:
         """Give it up: a person has to look."""

@@ -142,6 +142,7 @@ def _opened(state: DownloadJob, event: JobAttemptOpened) -> DownloadJob:
         # Who asks again may have deleted the files; what Lidarr goes on with, it goes on with.
         tracks_total=state.tracks_total if event.is_reopened else None,
         tracks_present=state.tracks_present if event.is_reopened else 0,
+        lidarr_tracks=state.lidarr_tracks if event.is_reopened else None,
     )
 
 

@@ -218,7 +218,8 @@ def _soulseek_finished(course: Course, news: JobSoulseekFinished) -> None:
         course.intend("library.scan")
     if not course.state.is_active:
         return
-    if news.tracks_found and (news.tracks_found >= news.tracks_wanted or not job.policy.requires_all_tracks):
+    is_all = news.tracks_found >= max(news.tracks_wanted, course.state.tracks_total or 0)  # its folder may be a part
+    if news.tracks_found and (is_all or not job.policy.requires_all_tracks):
         course.complete(_SCANNED)
     elif was_awaited and not job.hopes:
         if news.tracks_found:

@@ -47,11 +47,10 @@ def counted(state: DownloadJob, event: JobAddedToLidarr | JobTracksCounted) -> D
     if isinstance(event, JobAddedToLidarr):
         state = answered(state, "lidarr.add")
     # News overtakes news: what was there stays there.
-    return replace(
-        state,
-        tracks_total=state.tracks_total if event.tracks_total is None else event.tracks_total,
-        tracks_present=max(state.tracks_present, event.tracks_present),
-    )
+    state = _with_tracks(state, lidarr=max(state.tracks_in_lidarr, event.tracks_present))
+    if event.tracks_total is not None and 0 < event.tracks_total <= event.tracks_present:
+        return replace(state, tracks_total=event.tracks_total)  # Lidarr has all of its edition, whichever that is
+    return _with_total(state, event.tracks_total)
 
 
 def grabbed(state: DownloadJob, event: JobGrabbed) -> DownloadJob:
@@ -114,9 +113,8 @@ def imported(state: DownloadJob, event: JobImported) -> DownloadJob:
     fresh = len(files) - len(before)  # a file may hold several tracks, and an upgrade brings those that were there
     came = 0 if event.is_upgrade else max(fresh, event.tracks) if fresh == len(event.track_file_ids) else fresh
     state = replace(
-        _with_album(state, event),
+        _with_tracks(_with_album(state, event), lidarr=state.tracks_in_lidarr + came),
         track_file_ids=state.track_file_ids | {event.lidarr_instance: tuple(sorted(files))},
-        tracks_present=state.tracks_present + came,
         source=state.source or "lidarr",
     )
     reason, next_step = _IMPORTING
@@ -161,9 +159,8 @@ def soulseek_finished(state: DownloadJob, event: JobSoulseekFinished) -> Downloa
         answered(state, "soulseek.acquire"),
         soulseek_files=files[-MAX_FILES:],
         peers=peers[-MAX_REMEMBERED:],
-        tracks_total=state.tracks_total if event.tracks_wanted <= 0 else event.tracks_wanted,
-        tracks_present=max(state.tracks_present, event.tracks_found),
     )
+    state = _with_total(_with_tracks(state, soulseek=event.tracks_found), max(event.tracks_wanted, 0) or None)
     return moved(state, "importing", _ARRIVED, _IMPORTING[1]) if event.files else state
 
 
@@ -201,6 +198,18 @@ def _with_download(state: DownloadJob, download: Download) -> DownloadJob:
         ended = next((each for each in downloads if not each.is_running), downloads[0])
         downloads = tuple(each for each in downloads if each is not ended)
     return replace(state, downloads=downloads)
+
+
+def _with_tracks(state: DownloadJob, *, lidarr: int | None = None, soulseek: int = 0) -> DownloadJob:
+    """Return the job of which each source has so much by now; the larger number counts, never the sum."""
+    in_lidarr = state.tracks_in_lidarr if lidarr is None else lidarr
+    present = max(state.tracks_present, in_lidarr, soulseek)
+    return replace(state, tracks_present=present, lidarr_tracks=None if in_lidarr == present else in_lidarr)
+
+
+def _with_total(state: DownloadJob, total: int | None) -> DownloadJob:
+    """Return the job whose album has at least so many tracks: a source that knows of fewer knows a part."""
+    return state if total is None else replace(state, tracks_total=max(state.tracks_total or 0, total))
 
 
 def _with_album(

@@ -22,7 +22,7 @@ from kima_stream.events import (
 )
 from projections.download_job import apply, key_of
 from projections.download_job_course import IMPORTED, Course
-from projections.download_job_state import Download, DownloadJob, LidarrAlbum
+from projections.download_job_state import Download, DownloadJob
 
 MIN_PROGRESS: Final = 0.05  # of a download's size: less is a fact only when time is running out
 
@@ -52,12 +52,7 @@ def counted(course: Course, news: JobAddedToLidarr | JobTracksCounted) -> None:
     """Lidarr has the album, or a part of it; what it has not is searched for."""
     job = course.state
     is_answer = isinstance(news, JobAddedToLidarr) and _waits_for(job, "lidarr.add")
-    is_new = (
-        LidarrAlbum(news.lidarr_instance, news.lidarr_album_id) not in job.lidarr_albums
-        or news.tracks_total not in {None, job.tracks_total}
-        or news.tracks_present > job.tracks_present
-    )
-    if job.status == "none" or not (is_answer or is_new):
+    if job.status == "none" or not (is_answer or apply(job, news) != job):
         return
     course.add(news)
     if not course.state.is_active:

@@ -84,9 +84,9 @@ class DownloadJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     Of this attempt: ``policy``, ``sources`` tried, ``releases`` grabbed, ``blocklists`` and ``intended`` calls,
     ``awaits`` (the call whose news decides how it goes on), ``deadline_at`` for what ``deadline_kind`` says, none
-    of them after ``until``; ``tracks_present`` of ``tracks_total``, where that is known. ``reopened`` counts the
-    attempts since somebody asked that were Lidarr's own. What is grabbed until ``grabs_until`` was searched for by
-    the attempt that is over.
+    of them after ``until``; ``tracks_present`` of ``tracks_total``, where that is known: what one source has, the one
+    that has most, since two may have the same tracks. ``reopened`` counts the attempts since somebody asked that were
+    Lidarr's own. What is grabbed until ``grabs_until`` was searched for by the attempt that is over.
     """
 
     job_id: UUID = UUID(int=0)
@@ -121,6 +121,7 @@ class DownloadJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     grabs_until: datetime | None = None
     tracks_total: int | None = None
     tracks_present: int = 0
+    lidarr_tracks: int | None = None  # of those present, where it is not all of them
     downloads: tuple[Download, ...] = ()
     lidarr_albums: tuple[LidarrAlbum, ...] = ()
     track_file_ids: dict[str, tuple[int, ...]] = {}  # by Lidarr instance, each ascending
@@ -137,6 +138,11 @@ class DownloadJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     def hopes(self) -> tuple[Download, ...]:
         """Return the downloads of this attempt that are on their way."""
         return tuple(each for each in self.downloads if each.is_running and each.attempt == self.attempt)
+
+    @property
+    def tracks_in_lidarr(self) -> int:
+        """Return how many tracks Lidarr has, as far as it said."""
+        return self.tracks_present if self.lidarr_tracks is None else self.lidarr_tracks
 
     @property
     def is_short(self) -> bool:

@@ -141,7 +141,7 @@ class Attempt:
         return await self._performed()
 
     async def _asked(self) -> Event | None:
-        return await self._answer(self._executor.resolve(self.work))
+        return await self._answer(self._executor.resolve(self.work), is_asked=self._executor.can_ask)
 
     async def _begin(self) -> None:
         if self._ending is None:
@@ -156,8 +156,8 @@ class Attempt:
             raise TypeError(f"{type(self._executor).__name__}.perform returned no news")
         return news
 
-    async def _answer(self, call: Coroutine[Any, Any, Event | None]) -> Event | None:
-        """Return what the executor says, and sort what it raises."""
+    async def _answer(self, call: Coroutine[Any, Any, Event | None], *, is_asked: bool = True) -> Event | None:
+        """Return what the executor says, and sort what it raises; ``is_asked``: it says what the other side answers."""
         try:
             news = await self._called(call)
         except (EndedError, PostponedError):
@@ -178,7 +178,8 @@ class Attempt:
         except Exception as error:  # noqa: BLE001 - a defect of the executor; it is told, and may be mended by a restart
             self._log.exception("effect_defective", attempt=self.work.attempt)
             return self._later(f"defect: {type(error).__name__}")
-        await self._note_answer()
+        if is_asked:
+            await self._note_answer()
         return news
 
     async def _called(self, call: Coroutine[Any, Any, Event | None]) -> Event | None:
@@ -209,9 +210,9 @@ class Attempt:
         if not error.retryable:
             await self._note_answer()
             return self._failure("refused", error.detail, was_unknown=not self._has_begun)
-        if error.system == self.taken.effect.system:
-            async with self._tools.pool.acquire() as conn:
-                await breaker.record_failure(conn, error.system, _cut(error.detail), now=self._tools.now())
+        # Whatever failed behind it, the effect's own system is what waits: the error may name it otherwise.
+        async with self._tools.pool.acquire() as conn:
+            await breaker.record_failure(conn, self.taken.effect.system, _cut(error.detail), now=self._tools.now())
         nothing_done = self._has_begun and error.nothing_done
         return self._later(error.detail, code="unreachable", nothing_done=nothing_done, is_outage=True)
 

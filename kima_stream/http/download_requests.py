@@ -24,15 +24,14 @@ from kima_stream.events import (
     RecordedEvent,
     event_type,
     new_event_id,
-    stream_category,
 )
 from kima_stream.http.user_requests import ReusedKeyError
-from kima_stream.read_models.download_jobs import PROJECTION, find_many, get
+from kima_stream.read_models import album_wishes
+from kima_stream.read_models.download_jobs import PROJECTION, get
 from kima_stream.settings import subject_keys
 from kima_stream.settings.subject_keys import PlainText
 from projections import correlation
 from projections.correlation import Album
-from projections.download_job import DownloadJob
 from projections.download_job_decider import decide
 
 NO_SUCH_JOB: Final = "There is no such download job."
@@ -72,7 +71,7 @@ async def request(
     sealed = await subject_keys.seal_any(conn, user_id, request_id, "note", note)
     job_id = correlation.job_id(user_id, album.target)
     stream = correlation.stream_of(job_id)
-    keys = _keys(album)
+    keys = album_wishes.keys_of(album)
     found = await correlation_keys.lock(conn, keys)
     row = await projector.load(conn, PROJECTION, stream)
     asked = JobRequested(
@@ -113,12 +112,11 @@ async def change(
     known = await get(conn, job_id)
     if known is None:
         raise NotFoundError(NO_SUCH_JOB)
-    found = await correlation_keys.lock(conn, _job_keys(known.state))
+    found = await correlation_keys.lock(conn, album_wishes.keys_of_job(known.state))
     row = await projector.load(conn, PROJECTION, known.stream)
     if event_id is not None and (recorded := await event_store.read_event(conn, event_id)):
         return await _answered(conn, recorded, wish, stream=row.stream)
-    others = {stream for streams in found.values() for stream in streams} - {row.stream}
-    is_wanted = await _is_wanted(conn, row.state, others)
+    is_wanted = await album_wishes.is_wanted_elsewhere(conn, row.state, row.stream, found)
     was_active = row.state.is_active
     facts = decide(row.state, wish, at or datetime.now(UTC), policy=policy, is_wanted_elsewhere=is_wanted)
     is_retry = isinstance(wish, JobRetryRequested)
@@ -127,28 +125,6 @@ async def change(
     row = await projector.decide(conn, PROJECTION, row, events)
     duplicate = was_active if is_retry else not was_active
     return Requested(id=job_id, status=row.state.status, duplicate=duplicate, event_id=events[0].event_id)
-
-
-def _keys(album: Album) -> list[str]:
-    names = correlation_keys.of_names(correlation.derived_target(album.artist, album.title))
-    return [names] if album.mbid is None else [names, correlation_keys.of_mbid(album.mbid)]
-
-
-def _album(job: DownloadJob) -> Album:
-    return Album(artist=job.artist, title=job.album, mbid=None if job.target_is_derived else job.target_mbid)
-
-
-def _job_keys(job: DownloadJob) -> list[str]:
-    """Return the keys that find all jobs which may want the same album."""
-    lidarr = [correlation_keys.of_lidarr_album(album.instance, album.album_id) for album in job.lidarr_albums]
-    return _keys(_album(job)) + lidarr
-
-
-async def _is_wanted(conn: Connection, job: DownloadJob, others: set[str]) -> bool:
-    """Say whether another active job wants the album; whoever may become one waits for the keys."""
-    albums = [msgspec.structs.replace(_album(job), lidarr=lidarr) for lidarr in (None, *job.lidarr_albums)]
-    rows = await find_many(conn, sorted(s for s in others if stream_category(s) == PROJECTION.category))
-    return any(row.state.is_active and correlation.is_for(row.state, album) for row in rows for album in albums)
 
 
 async def _answered(

@@ -258,6 +258,31 @@ async def test_cancelling_takes_the_download_out_of_lidarr(pool: Pool) -> None:
         assert ("blocklist", "false") in removed.query
 
 
+async def test_a_removal_that_waited_spares_what_another_wants_by_now(pool: Pool) -> None:
+    """Cancelled while Lidarr is away, asked for by somebody else before it is back: the download goes on for them."""
+    async with acquisition.playing(pool, luck=Luck(ends=0.0)) as play:
+        album = play.albums[0]
+        ann, bob = await user_key(pool, "ann"), await user_key(pool, "bob")
+        first = await play.ask(album, key=ann)
+        await eventually(lambda: play.is_in(first, "downloading"), timeout=20)
+        play.house.weather.is_down = True
+        assert await play.change(first, "cancel") == 202
+        second = await play.ask(album, key=bob)
+        play.house.weather.is_down = False
+        await eventually(lambda: _has_no_calls(pool), timeout=30)
+
+        assert await play.is_in(second, "downloading")
+        assert [call for call in play.house.calls if call.method == "DELETE" and call.status == 200] == []
+        cancelled = await play.show(first)
+        assert (cancelled.status, cancelled.next_step) == ("cancelled", "Nothing: the download goes on for others.")
+        await play.change(second, "cancel")
+        await eventually(lambda: any(call.method == "DELETE" for call in play.house.calls), timeout=20)
+
+
+async def _has_no_calls(pool: Pool) -> bool:
+    return bool(await pool.fetchval("SELECT count(*) = 0 FROM effects"))
+
+
 async def test_nothing_found_fails_with_a_reason(pool: Pool) -> None:
     """The only source has nothing: the job ends, once, and a retry opens the next attempt."""
     async with acquisition.playing(pool, luck=Luck(finds=0.0)) as play:

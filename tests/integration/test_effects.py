@@ -12,7 +12,7 @@ from kima_stream.cli import outside
 from kima_stream.database import Connection, Pool
 from kima_stream.effects import Executor, Work, Worker, breaker, waiting
 from kima_stream.effects.breaker import OPEN_AFTER_FAILURES
-from kima_stream.errors import ConfigurationError, RateLimitError
+from kima_stream.errors import ConfigurationError, IntegrationError, RateLimitError
 from kima_stream.events import Event, NewEvent, new_event_id
 from tests import shop as shops
 from tests.polling import eventually
@@ -399,6 +399,35 @@ async def test_a_defect_of_an_executor_is_tried_again_and_closes_no_system(
     await worker.run_once()
 
     assert (await state(conn, 1)).delivered == 1
+
+
+async def test_what_fails_behind_an_effect_counts_for_its_own_system(pool: Pool, conn: Connection, shop: Shop) -> None:
+    """It calls several, or one by another name: it has one breaker, and nobody else's is opened by it."""
+    await order(conn, 1)
+    error = IntegrationError("it is closed", system="till", retryable=True)
+
+    await a_worker(pool, Raising(shop.url, error)).run_once()
+
+    assert [(found.system, found.failures) for found, _ in await breaker.read(conn)] == [("shop", 1)]
+
+
+class CutOff(RepeatingExecutor):
+    """Is never answered: nobody knows whether the bell rang."""
+
+    async def perform(self, work: Work) -> Event:
+        """Lose the connection."""
+        raise IntegrationError("it was cut off", system=work.effect.system, retryable=True)
+
+
+async def test_who_asks_nobody_has_heard_no_answer(pool: Pool, conn: Connection, shop: Shop, clock: Clock) -> None:
+    """What may be repeated is repeated without a question: only the call itself shows whether its system is there."""
+    await order(conn, 1, an_effect(1, kind="bell.ring"))
+    worker = a_worker(pool, CutOff(shop.url), clock=clock)
+
+    for failures in range(1, OPEN_AFTER_FAILURES + 2):
+        assert await worker.run_once() == 1
+        assert [found.failures for found, _ in await breaker.read(conn)] == [failures]
+        clock.forward(61)
 
 
 async def test_who_is_too_fast_waits_and_has_not_tried(pool: Pool, conn: Connection, shop: Shop, clock: Clock) -> None:

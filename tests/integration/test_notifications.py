@@ -15,7 +15,8 @@ from structlog.testing import capture_logs
 from consumers import notifications
 from kima_stream import event_store, projector
 from kima_stream.database import Connection, Pool
-from kima_stream.effects import Worker
+from kima_stream.effects import Worker, breaker, waiting
+from kima_stream.effects.breaker import LONGEST_PROBE_SECONDS, OPEN_AFTER_FAILURES
 from kima_stream.events import NotificationWanted, new_event_id
 from kima_stream.read_models import notifications as table
 from kima_stream.settings.config import Settings
@@ -170,6 +171,34 @@ async def test_a_receiver_that_is_away_is_told_later(pool: Pool, conn: Connectio
     while await worker.run_once():
         pass
     assert [(c.status, c.reason) for c in (await state(conn, stream)).channels] == [("failed", "answered 410")]
+
+
+async def test_receivers_that_are_away_are_left_alone(pool: Pool, conn: Connection, receiver: Receiver) -> None:
+    """The breaker of webhooks opens: what waits is not tried, one probe at a time is, and then all is told."""
+    clock = Clock()
+    receiver.status = 503
+    streams = [await want(conn) for _ in range(12)]
+    worker = await a_worker(pool, {"webhookUrls": (f"http://{receiver.url}/",), "webhookSigningSecret": SECRET}, clock)
+    while await worker.run_once():
+        pass
+    assert OPEN_AFTER_FAILURES <= len(receiver.received) < len(streams)
+    assert {effect.state for effect in await waiting.list_page(conn)} == {"blocked"}
+
+    for _ in range(2 * len(streams)):  # each of them a second time as well
+        before = len(receiver.received)
+        clock.now += timedelta(seconds=LONGEST_PROBE_SECONDS)
+        while await worker.run_once():
+            pass
+        assert len(receiver.received) == before + 1
+    [(found, standing)] = await breaker.read(conn, now=clock.now)
+    assert (found.system, standing) == ("webhook", "open")
+
+    receiver.status = 204
+    clock.now += timedelta(seconds=LONGEST_PROBE_SECONDS)
+    while await worker.run_once():
+        pass
+    assert {(await state(conn, stream)).status for stream in streams} == {"told"}
+    assert [standing for _, standing in await breaker.read(conn)] == ["closed"]
 
 
 @pytest.mark.parametrize("environment", [{}, {"webhookUrls": ("http://127.0.0.1:9/",)}])

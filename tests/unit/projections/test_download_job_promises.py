@@ -39,7 +39,7 @@ from kima_stream.events import (
     JobTracksCounted,
     Policy,
 )
-from projections.download_job import ACTIVE, INITIAL, DownloadJob, apply
+from projections.download_job import ACTIVE, INITIAL, DownloadJob, apply, fold
 from projections.download_job_decider import decide
 from projections.download_job_state import STEPS
 from tests.job_play import (
@@ -85,11 +85,14 @@ answers = {
     "lidarr.search": st.builds(JobSearched, source=st.just("lidarr"), found=st.none() | counts),
     "lidarr.remove": st.builds(JobDownloadRemoved, download_id=download_ids),
     "lidarr.blocklist": st.builds(JobDownloadBlocked, download_id=download_ids),
-    "soulseek.acquire": counts.map(
-        lambda found: JobSoulseekFinished(files=peer_files(found), tracks_wanted=3, tracks_found=found, peers=("p",))
+    "soulseek.acquire": st.builds(
+        lambda found, missing: JobSoulseekFinished(
+            files=peer_files(found), tracks_wanted=found + missing, tracks_found=found, peers=("p",)
+        ),
+        counts, counts,
     ),
     "library.scan": st.just(JobScanRequested()),
-}
+}  # fmt: skip
 
 
 class AnyLife(RuleBasedStateMachine):
@@ -268,6 +271,22 @@ def test_the_fold_takes_any_history(history: list[Event]) -> None:
             assert isinstance(event, JobAttemptOpened)
             assert state.attempt > before.attempt
         assert msgspec.json.decode(msgspec.json.encode(state), type=DownloadJob) == state
+
+
+@drawn(st.lists(st.one_of(news, *answers.values()), max_size=20))
+def test_two_sources_never_add_up(history: list[Event]) -> None:
+    """As many tracks are there as the source has that has most; what Soulseek looked for lowers no number of tracks."""
+    present = [0, 0]
+    for from_soulseek in (False, True):
+        own = [event for event in history if isinstance(event, JobSoulseekFinished) is from_soulseek]
+        present[from_soulseek] = fold(own).tracks_present
+    assert fold(history).tracks_present == max(present)
+
+    state = INITIAL
+    for event in history:
+        before, state = state, apply(state, event)
+        if isinstance(event, JobSoulseekFinished):
+            assert (state.tracks_total or 0) >= max(before.tracks_total or 0, event.tracks_wanted)
 
 
 @drawn(st.lists(facts, max_size=30), facts, policies)

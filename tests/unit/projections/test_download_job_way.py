@@ -435,6 +435,59 @@ def test_a_part_from_soulseek_is_partial(policy: Policy, status: str) -> None:
     assert play.state.is_partial is (status == "failed")
 
 
+def test_all_of_a_folder_is_a_part_of_an_album_that_has_more() -> None:
+    """Lidarr said how many tracks there are: a peer's best folder with fewer is no album, and the number stays."""
+    play = asked(BOTH)
+    play.outcome(added())
+    play.outcome(searched(0))
+
+    play.outcome(soulseek(8, wanted=8))
+
+    assert (play.state.status, play.state.code, play.state.is_partial) == ("failed", "partial", True)
+    assert (play.state.tracks_present, play.state.tracks_total) == (8, 10)
+
+
+def test_what_two_sources_brought_is_never_added_up() -> None:
+    """Lidarr imports, one by one, what Soulseek brought before: seven tracks and three of the same are seven."""
+    play = asked(TURNED)
+    play.outcome(soulseek(7))
+    play.outcome(added(), "lidarr.add")
+    for file in range(1, 8):
+        play.news(an_import(f"D{file}", files=1, first=file))
+        assert (play.state.status, play.state.tracks_present) == ("importing", 7)
+
+    play.news(an_import("D8", files=3, first=8))
+    assert (play.state.status, play.state.is_partial) == ("completed", False)
+
+
+def test_what_lidarr_has_is_counted_from_what_it_had() -> None:
+    """It found in its folder what Soulseek brought: with the three tracks that it imports the album is whole."""
+    play = asked(TURNED)
+    play.outcome(soulseek(7))
+    play.outcome(added(), "lidarr.add")
+    counted = JobTracksCounted(lidarr_instance="Lidarr", lidarr_album_id=317, tracks_total=10, tracks_present=7)
+    assert types(play.news(counted)) == [JobTracksCounted]
+    assert play.news(counted) == []
+
+    play.news(an_import(files=3, first=8))
+
+    assert (play.state.status, play.state.is_partial) == ("completed", False)
+
+
+def test_a_smaller_number_of_tracks_counts_once_lidarr_has_them_all() -> None:
+    """It may take another edition than a peer had; until all of that is there, a part does not become the album."""
+    counted = JobTracksCounted(lidarr_instance="Lidarr", lidarr_album_id=317, tracks_total=8, tracks_present=7)
+    play = asked(TURNED)
+    play.outcome(soulseek(9, wanted=12))
+    play.outcome(added(total=8), "lidarr.add")
+    play.news(counted)
+    assert (play.state.status, play.state.tracks_total) == ("searching", 12)
+
+    play.news(msgspec.structs.replace(counted, tracks_present=8))
+
+    assert (play.state.status, play.state.tracks_total, play.state.is_partial) == ("completed", 8, False)
+
+
 def test_soulseek_that_finds_nothing_is_not_partial() -> None:
     """There is nothing to scan."""
     play = asked(SOULSEEK)
