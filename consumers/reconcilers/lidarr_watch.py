@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from consumers.reconcilers import lidarr_sight
-from consumers.reconcilers.lidarr_history import History, append_new
+from consumers.reconcilers.lidarr_history import History, Read, append_new
 from kima_stream import cancellation, correlation_keys, delivery, leases
 from kima_stream.database import Connection, Pool
 from kima_stream.effects import breaker
@@ -82,7 +82,7 @@ class LidarrWatch:
         """Look at history, queue and albums and append what is new; after ``history_seconds`` some of it may be left.
 
         Raises:
-            LidarrError: it does not answer; its breaker knows.
+            LidarrError: it does not answer, or not to all; its breaker knows.
             ConfigurationError: the settings are wrong.
         """
         current = await self._settings.loaded()
@@ -91,9 +91,11 @@ class LidarrWatch:
         lidarr = Lidarr.of(current, self._connections)
         try:
             instance = (await lidarr.status()).instance_name
-            history = await History(self._pool, lidarr, instance).read(seconds=history_seconds)
+            history = await self._history(lidarr, instance, history_seconds)
             queue = await self._queue(lidarr, instance)
             albums = await self._albums(lidarr, instance)
+            if isinstance(history, LidarrError):
+                raise history
         except LidarrError as error:
             if error.retryable:
                 async with self._pool.acquire() as conn:
@@ -102,6 +104,13 @@ class LidarrWatch:
         async with self._pool.acquire() as conn:
             await breaker.record_answer(conn, SYSTEM)
         return Looked(history=history.found, queue=queue, albums=albums, is_whole=history.is_whole)
+
+    async def _history(self, lidarr: Lidarr, instance: str, seconds: float) -> Read | LidarrError:
+        """Append what the history has; one that cannot be read is no reason not to look at the rest."""
+        try:
+            return await History(self._pool, lidarr, instance).read(seconds=seconds)
+        except LidarrError as error:
+            return error
 
     async def _queue(self, lidarr: Lidarr, instance: str) -> int:
         """Append the lines of downloads that some job knows."""

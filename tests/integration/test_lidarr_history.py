@@ -12,12 +12,12 @@ import stamina
 
 from consumers.reconcilers import lidarr_sight
 from consumers.reconcilers.lidarr_watch import LidarrWatch
-from kima_stream import event_store
+from kima_stream import correlation_keys, event_store
 from kima_stream.database import Connection, Pool
 from kima_stream.event_store import Append
 from kima_stream.events import new_event_id
 from kima_stream.integrations import lidarr_http, lidarr_webhooks
-from kima_stream.integrations.lidarr import session
+from kima_stream.integrations.lidarr import LidarrError, session
 from kima_stream.settings.config import Settings
 from kima_stream.settings.store import SettingsStore, Sources
 from kima_stream.simulator.library import Album
@@ -186,3 +186,20 @@ async def receive(conn: Connection, bodies: Sequence[bytes]) -> None:
         received, event_id = lidarr_webhooks.receive(body), new_event_id()
         event = received.new_event(event_id, metadata="{}", correlation_id="trace")
         await event_store.append_many(conn, [Append(received.stream(event_id), [event])])
+
+
+async def test_a_history_that_cannot_be_read_keeps_nobody_from_the_queue(pool: Pool, conn: Connection) -> None:
+    """The look has failed and says so, but what the queue has is told."""
+    async with sighted(pool) as sight:
+        [album] = await sight.albums(1)
+        download = await sight.house.lidarr.grab([album], sight.house.lidarr.releases(album)[0])
+        await conn.execute(
+            "INSERT INTO correlation_keys (key, streams) VALUES ($1, ARRAY['download_job-x'])",
+            correlation_keys.of_download(download.id or ""),
+        )
+        sight.house.strike(Strike(path="/api/v1/history", status=400, body=b"[]", content_type="application/json"))
+
+        with pytest.raises(LidarrError, match="400"):
+            await sight.watch.look_once()
+
+        assert await conn.fetchval("SELECT count(*) FROM events WHERE type = 'lidarr.queue_seen'") == 1
