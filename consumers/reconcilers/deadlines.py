@@ -1,11 +1,12 @@
 """Sees that no download job waits for ever: those whose deadline is past are told so, and go on or fail.
 
 The deadline is in the job and named by the fact, so it passes once, however many processes look and whatever dies
-in between. Two things excuse a job: what was received in time and is not handled yet may be what it waits for,
-and a system that does not answer proves nothing by its silence.
+in between. Three things excuse a job: what was received in time and is not handled yet may be what it waits for,
+a system that does not answer proves nothing by its silence, and an album that comes from Soulseek, or has yet to have
+its turn there, is not cut off before the bound of the source.
 """
 
-from collections.abc import Set as AbstractSet
+from collections.abc import Sequence, Set as AbstractSet
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -16,11 +17,13 @@ from consumers import intake
 from consumers.reconcilers import sweeping
 from kima_stream import checkpoints, delivery, metrics, projector
 from kima_stream.database import Connection, Pool
-from kima_stream.effects import breaker
+from kima_stream.effects import breaker, turns
+from kima_stream.effects.turns import Turn
 from kima_stream.errors import WrongExpectedVersionError
 from kima_stream.events import JobDeadlinePassed, new_event_id
 from kima_stream.read_models import download_jobs
 from kima_stream.read_models.download_jobs import PROJECTION, Due
+from projections.download_job import DownloadJob
 from projections.download_job_decider import decide
 
 SOURCES: Final = ("lidarr", "soulseek", "none")
@@ -29,6 +32,9 @@ JOBS_AT_ONCE: Final = 200
 TRIES: Final = 5  # somebody appended without the row's lock: decide again
 # A group that stands still, or a publisher that is gone, must not keep jobs for ever.
 LONGEST_EXCUSE: Final = timedelta(hours=1)
+ACQUIRE: Final = "soulseek.acquire"
+# Where nobody has held a call for so long, nobody makes such calls: no turn will come. A restart takes less.
+LONGEST_PAUSE: Final = timedelta(minutes=10)
 
 log = structlog.get_logger(__name__)
 
@@ -72,8 +78,11 @@ async def sweep_once(pool: Pool, now: datetime | None = None, *, jobs_at_once: i
             due = await download_jobs.find_due(conn, at, after=last, limit=jobs_at_once)
             known_until = await _known_until(conn, at) if due else at
             past = [job for job in due if job.deadline_at is None or job.deadline_at <= known_until]
+            coming = await _coming(conn, past, at) if past else frozenset()
             unreachable = await _unreachable(conn) if past else frozenset()
         for job in past:
+            if job.stream in coming:
+                continue
             try:
                 passed += await _pass(pool, job, at, unreachable)
             except delivery.OUTAGE:
@@ -119,6 +128,29 @@ async def _known_until(conn: Connection, at: datetime) -> datetime:
 async def _unreachable(conn: Connection) -> frozenset[str]:
     """Return the systems that did not answer the last time."""
     return frozenset(each.system for each, _ in await breaker.read(conn) if each.failures)
+
+
+async def _coming(conn: Connection, past: Sequence[Due], at: datetime) -> frozenset[str]:
+    """Return the streams of those that Soulseek still brings an album for, or that wait for their turn."""
+    rows = await download_jobs.find_many(conn, [job.stream for job in past])
+    calls = {row.stream: row.state.awaits.effect_id for row in rows if row.state.awaits and _may_come(row.state, at)}
+    found = await turns.find(conn, ACQUIRE, list(calls.values())) if calls else {}
+    idle = {row.stream: timedelta(seconds=row.state.policy.soulseek_seconds) for row in rows}
+    return frozenset(
+        stream for stream, call in calls.items() if call in found and _comes_on(found[call], at, idle[stream])
+    )
+
+
+def _may_come(job: DownloadJob, at: datetime) -> bool:
+    """Return whether the job awaits an album from Soulseek and its source may have more time."""
+    is_awaited = job.awaits is not None and job.awaits.kind == ACQUIRE and job.deadline_kind == "answer"
+    return is_awaited and job.until is not None and at < job.until
+
+
+def _comes_on(turn: Turn, at: datetime, idle: timedelta) -> bool:
+    if turn.moved_at is not None:
+        return at < turn.moved_at + idle
+    return turn.held_at is not None and at < turn.held_at + LONGEST_PAUSE
 
 
 async def _clock(conn: Connection) -> datetime:

@@ -6,25 +6,21 @@ breaker opens, and it is looked at again as soon as it answers.
 """
 
 import asyncio
+import math
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Final
-from uuid import UUID
 
 import aiohttp
 import msgspec
 import structlog
 
 from consumers.reconcilers import lidarr_sight
-from consumers.reconcilers.lidarr_sight import WATCHED
-from kima_stream import cancellation, correlation_keys, delivery, event_store, leases
+from consumers.reconcilers.lidarr_history import History, Read, append_new
+from kima_stream import cancellation, correlation_keys, delivery, leases
 from kima_stream.database import Connection, Pool
 from kima_stream.effects import breaker
-from kima_stream.errors import ConfigurationError, DuplicateEventError, FencedError
-from kima_stream.event_store import Append
+from kima_stream.errors import ConfigurationError, FencedError
 from kima_stream.integrations.lidarr import Lidarr, LidarrError
-from kima_stream.integrations.lidarr_types import Album, HistoryRow
-from kima_stream.integrations.received import stream_name
 from kima_stream.leases import Lease
 from kima_stream.settings import definitions
 from kima_stream.settings.store import SettingsStore
@@ -36,19 +32,19 @@ TICK_SECONDS: Final = 2.0  # how soon a hint is followed
 AWAY_SECONDS: Final = 15.0  # the longest pause before one that does not answer is asked again
 LEASE_SECONDS: Final = 10.0
 LOOK_SECONDS: Final = 300.0  # a look that takes longer is given up; the lease is held meanwhile
-FIRST_LOOK_BACK: Final = timedelta(days=1)
-OVERLAP: Final = timedelta(minutes=5)  # Lidarr writes its history a moment after the time it gives it
+HISTORY_SECONDS: Final = 150.0  # of a look: queue and albums come after it, and the next look goes on
 MAX_ALBUMS: Final = 200  # whose tracks are counted at one look
 
 log = structlog.get_logger(__name__)
 
 
 class Looked(msgspec.Struct, frozen=True, kw_only=True):
-    """What one look found: events that are new, by where they were seen."""
+    """What one look found: events that are new, by where they were seen; ``is_whole``: there is no more history."""
 
     history: int = 0
     queue: int = 0
     albums: int = 0
+    is_whole: bool = True
 
 
 class LidarrWatch:
@@ -82,11 +78,11 @@ class LidarrWatch:
                 log.exception("look_failed")
             await asyncio.sleep(TICK_SECONDS)
 
-    async def look_once(self) -> Looked:
-        """Look at history, queue and albums and append what is new.
+    async def look_once(self, *, history_seconds: float = math.inf) -> Looked:
+        """Look at history, queue and albums and append what is new; after ``history_seconds`` some of it may be left.
 
         Raises:
-            LidarrError: it does not answer; its breaker knows.
+            LidarrError: it does not answer, or not to all; its breaker knows.
             ConfigurationError: the settings are wrong.
         """
         current = await self._settings.loaded()
@@ -95,9 +91,11 @@ class LidarrWatch:
         lidarr = Lidarr.of(current, self._connections)
         try:
             instance = (await lidarr.status()).instance_name
-            history = await self._history(lidarr, instance)
+            history = await self._history(lidarr, instance, history_seconds)
             queue = await self._queue(lidarr, instance)
             albums = await self._albums(lidarr, instance)
+            if isinstance(history, LidarrError):
+                raise history
         except LidarrError as error:
             if error.retryable:
                 async with self._pool.acquire() as conn:
@@ -105,41 +103,14 @@ class LidarrWatch:
             raise
         async with self._pool.acquire() as conn:
             await breaker.record_answer(conn, SYSTEM)
-        return Looked(history=history, queue=queue, albums=albums)
+        return Looked(history=history.found, queue=queue, albums=albums, is_whole=history.is_whole)
 
-    async def _history(self, lidarr: Lidarr, instance: str) -> int:
-        async with self._pool.acquire() as conn:
-            cursor = await conn.fetchval("SELECT cursor_at FROM polls WHERE name = $1", instance)
-        theirs = datetime.now(UTC) + timedelta(seconds=lidarr.transport.ahead_seconds)
-        since = (cursor or theirs - FIRST_LOOK_BACK) - OVERLAP
-        rows = [row for row in await lidarr.history_since(since) if row.event_type in WATCHED and row.album_id]
-        fresh = await self._untold(lidarr, instance, rows)
-        albums: dict[int, Album | None] = {}
-        for album_id in sorted({row.album_id for row in fresh}):
-            albums[album_id] = await lidarr.album(album_id)
-        appends = [lidarr_sight.of_history(instance, row, albums[row.album_id]) for row in fresh]
-        async with self._pool.acquire() as conn:
-            found = await _append_new(conn, appends)
-            await conn.execute(_SAVE, instance, max([row.date for row in rows], default=cursor or theirs))
-        return found
-
-    async def _untold(self, lidarr: Lidarr, instance: str, rows: Sequence[HistoryRow]) -> list[HistoryRow]:
-        """Return those of ``rows`` that nobody has told, oldest first."""
-        async with self._pool.acquire() as conn:
-            seen = await _seen(conn, instance, rows)
-        fresh = [row for row in rows if row.id not in seen]
-        untold = {row.id for row in fresh if not row.download_id}
-        for download_id in sorted({row.download_id for row in fresh if row.download_id}):
-            async with self._pool.acquire() as conn:
-                stream = stream_name(lidarr_sight.CATEGORY, download_id, UUID(int=0))
-                by = lidarr_sight.told(await event_store.read_stream(conn, stream))
-            all_rows = [row for row in rows if row.download_id == download_id]
-            if by.grabs or by.failures:  # numbers count from the first one
-                all_rows = [row async for row in lidarr.history(download_id=download_id)]
-            async with self._pool.acquire() as conn:
-                before = await _seen(conn, instance, all_rows)
-            untold.update(row.id for row in lidarr_sight.untold(all_rows, before, by))
-        return [row for row in fresh if row.id in untold]
+    async def _history(self, lidarr: Lidarr, instance: str, seconds: float) -> Read | LidarrError:
+        """Append what the history has; one that cannot be read is no reason not to look at the rest."""
+        try:
+            return await History(self._pool, lidarr, instance).read(seconds=seconds)
+        except LidarrError as error:
+            return error
 
     async def _queue(self, lidarr: Lidarr, instance: str) -> int:
         """Append the lines of downloads that some job knows."""
@@ -148,7 +119,7 @@ class LidarrWatch:
             keys = {correlation_keys.of_download(item.download_id or ""): item.download_id for item in items}
             known = {keys[key] for key in await _known(conn, list(keys))}
             appends = [lidarr_sight.of_queue(instance, item) for item in items if item.download_id in known]
-            return await _append_new(conn, appends)
+            return await append_new(conn, appends)
 
     async def _albums(self, lidarr: Lidarr, instance: str) -> int:
         """Append how much Lidarr has of the albums that wait for tracks."""
@@ -162,7 +133,7 @@ class LidarrWatch:
         }
         found = [await lidarr.album(album_id) for album_id in sorted(wanted)]
         async with self._pool.acquire() as conn:
-            return await _append_new(conn, [lidarr_sight.of_album(instance, album) for album in found if album])
+            return await append_new(conn, [lidarr_sight.of_album(instance, album) for album in found if album])
 
     async def _lead(self) -> bool:
         async with self._pool.acquire() as conn:
@@ -188,11 +159,11 @@ class LidarrWatch:
         try:
             async with asyncio.timeout(LOOK_SECONDS), asyncio.TaskGroup() as group:
                 holding = group.create_task(self._hold())
-                looked = await self.look_once()
+                looked = await self.look_once(history_seconds=HISTORY_SECONDS)
                 holding.cancel()
             self._failures = 0
             log.info("lidarr_looked_at", history=looked.history, queue=looked.queue, albums=looked.albums)
-            self._look_at = asyncio.get_running_loop().time() + EVERY_SECONDS
+            self._look_at = asyncio.get_running_loop().time() + (EVERY_SECONDS if looked.is_whole else 0.0)
         except* (LidarrError, ConfigurationError, TimeoutError) as group_error:
             error = group_error.exceptions[0]
             fault = str(error) or type(error).__name__
@@ -219,10 +190,6 @@ class _Importing(msgspec.Struct, frozen=True):
     lidarr_albums: tuple[_Album, ...] = ()
 
 
-_SAVE: Final = """
-    INSERT INTO polls (name, cursor_at) VALUES ($1, $2)
-        ON CONFLICT (name) DO UPDATE SET cursor_at = excluded.cursor_at, polled_at = clock_timestamp()
-"""
 _IMPORTING: Final = "SELECT state FROM download_jobs WHERE status = 'importing' ORDER BY updated_at DESC LIMIT $1"
 _KNOWN: Final = "SELECT key FROM correlation_keys WHERE key = ANY($1::text[]) AND streams <> '{}'"
 # Without a position to begin after, only the newest one is read: the first look needs no hint.
@@ -241,21 +208,3 @@ def _may_heal(error: BaseException) -> bool:
 
 async def _known(conn: Connection, keys: Sequence[str]) -> list[str]:
     return [row["key"] for row in await conn.fetch(_KNOWN, keys)]
-
-
-async def _seen(conn: Connection, instance: str, rows: Sequence[HistoryRow]) -> set[int]:
-    """Return the ids of the rows that are in the log."""
-    ids = {lidarr_sight.history_id(instance, row): row.id for row in rows}
-    return {ids[ref.event_id] for ref in await event_store.find_events(conn, list(ids))}
-
-
-async def _append_new(conn: Connection, appends: Sequence[Append]) -> int:
-    """Append what the log has not yet, each by itself in the order it was seen; return how many were new."""
-    known = {ref.event_id for ref in await event_store.find_events(conn, [a.events[0].event_id for a in appends])}
-    fresh = [append for append in appends if append.events[0].event_id not in known]
-    for append in fresh:
-        try:
-            await event_store.append_many(conn, [append])
-        except DuplicateEventError:
-            continue  # another process sees the same
-    return len(fresh)

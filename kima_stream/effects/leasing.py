@@ -144,7 +144,9 @@ _RENEW = """
     ), renewed AS (
         UPDATE effect_leases AS l
            SET expires_at = clock_timestamp() + make_interval(secs => $4),
-               progress = coalesce(mine.progress::json, l.progress)
+               progress = coalesce(mine.progress::json, l.progress),
+               moved_at = CASE WHEN mine.progress <> coalesce(l.progress::text, '') THEN clock_timestamp()
+                               ELSE l.moved_at END
           FROM mine
          WHERE l.effect_id = mine.effect_id
         RETURNING l.effect_id
@@ -157,7 +159,7 @@ _RENEW = """
 
 
 async def renew(conn: Connection, held: Sequence[tuple[Taken, Progress | None]], *, seconds: float) -> dict[UUID, Held]:
-    """Extend the leases that are still ours, keep their progress, and say what became of each."""
+    """Extend the leases that are still ours, keep their progress and when it changed, and say what became of each."""
     rows = await conn.fetch(
         _RENEW,
         [taken.effect.effect_id for taken, _ in held],

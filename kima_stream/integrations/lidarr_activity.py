@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from kima_stream.integrations.lidarr_http import SLOW_SECONDS, LidarrError
+from kima_stream.integrations.lidarr_http import SLOW_SECONDS, LidarrError, LidarrTimeoutError
 from kima_stream.integrations.lidarr_reading import Reader, decoded
 from kima_stream.integrations.lidarr_types import Command, HistoryRow, Page, QueueItem, Release
 
@@ -114,6 +114,61 @@ class Activity(Reader):
         rows = await self._list("/history/since", _HISTORY, query)
         return tuple(sorted(rows, key=lambda row: row.id))
 
+    async def history_from(
+        self, since: datetime, *, page_size: int = HISTORY_PAGE
+    ) -> AsyncIterator[tuple[HistoryRow, ...]]:
+        """Yield all that happened since, oldest first: at once, or page by page where it is too much for one answer.
+
+        A row may come twice, and some before ``since`` may come along.
+        """
+        try:
+            rows = await self.history_since(since)
+        except LidarrError as error:
+            if not _may_be_too_much(error):
+                raise
+        else:
+            yield rows
+            return
+        async for rows in self._pages_from(since, page_size):
+            yield rows
+
+    async def _pages_from(self, since: datetime, page_size: int) -> AsyncIterator[tuple[HistoryRow, ...]]:
+        """Yield the pages from the one that ``since`` is in, oldest first: what is new comes at the end, in no way."""
+        number, before = await self._page_of(since, page_size), 0
+        while True:
+            page = await self._history_page(number, page_size)
+            taken_out = before - page.total_records
+            before = page.total_records
+            if taken_out > 0 and number > 1:  # what we had not read moved up
+                number = max(1, number - 1 - taken_out // page_size)
+                continue
+            yield page.records
+            if number * page_size >= page.total_records:
+                return
+            number += 1
+
+    async def _page_of(self, since: datetime, page_size: int) -> int:
+        """Return the first page that has something of ``since`` or later; the last one when none has."""
+        low, total = 1, (await self._history_page(1, page_size)).total_records
+        high = max(1, -(-total // page_size))
+        while low < high:
+            middle = (low + high) // 2
+            page = await self._history_page(middle, page_size)
+            if any(row.date >= since for row in page.records) or not page.records:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    async def _history_page(self, number: int, page_size: int) -> Page[HistoryRow]:
+        query: dict[str, str | int] = {
+            "page": number,
+            "pageSize": page_size,
+            "sortKey": "date",
+            "sortDirection": "ascending",
+        }
+        return decoded(_HISTORY_PAGE, await self.transport.read("/history", query=query))
+
     async def history(
         self,
         *,
@@ -155,6 +210,12 @@ class Activity(Reader):
             if not page.records or len(items) >= page.total_records:
                 return tuple(items), number == 1
             number += 1
+
+
+def _may_be_too_much(error: LidarrError) -> bool:
+    """Return whether less may be answered: it was longer than we read, or took longer than somebody waits."""
+    too_much = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.GATEWAY_TIMEOUT}
+    return isinstance(error, LidarrTimeoutError) or error.status in too_much
 
 
 def _utc(moment: datetime) -> str:

@@ -112,7 +112,7 @@ STALLED_TIMEOUT_MINUTES: Final = _bound(
     "stalledTimeoutMinutes", 60, _Minutes, "A download without progress fails after this."
 )
 SOULSEEK_TIMEOUT_MINUTES: Final = _bound(
-    "soulseekTimeoutMinutes", 120, _Minutes, "Soulseek has so long to bring an album."
+    "soulseekTimeoutMinutes", 120, _Minutes, "An album that Soulseek brings nothing more of for so long fails."
 )
 DOWNLOAD_TIMEOUT_MINUTES: Final = _bound(
     "downloadTimeoutMinutes", 24 * 60, _Minutes, "One source has so long, whatever progress it makes."

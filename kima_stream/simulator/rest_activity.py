@@ -76,17 +76,19 @@ async def remove_from_queue(request: web.Request) -> web.Response:
 
 
 async def list_history(request: web.Request) -> web.Response:
-    """Answer a page of the history, newest first; ``eventType`` are numbers here."""
+    """Answer a page of the history, newest first unless told otherwise; ``eventType`` are numbers here."""
     query = request.query
     types = {number_of_type(text) for text in query.getall("eventType", [])}
+    is_ascending = query.get("sortDirection", "").lower() == "ascending"
+    history = request.app[LIDARR].history
     rows = [
         resources.history_row(row)
-        for row in reversed(request.app[LIDARR].history)
+        for row in (history if is_ascending else reversed(history))
         if (not types or NUMBERS[row.event_type] in types)
         and query.get("downloadId") in {None, row.download_id}
         and query.get("albumId") in {None, str(row.album.id)}
     ]
-    return page_of(request, rows, sort_key="date", direction="descending")
+    return page_of(request, rows, sort_key="date", direction="ascending" if is_ascending else "descending")
 
 
 async def list_history_since(request: web.Request) -> web.Response:

@@ -14,7 +14,9 @@ from consumers import intake
 from consumers.reconcilers.deadlines import Swept, sweep_once
 from kima_stream import event_store, projector, reconciler
 from kima_stream.database import Connection, Pool
-from kima_stream.effects import breaker
+from kima_stream.effect_work import Progress
+from kima_stream.effects import breaker, leasing
+from kima_stream.effects.leasing import Taken
 from kima_stream.event_store import Append
 from kima_stream.events import JobAttemptOpened, JobRequested, Policy, new_event, new_event_id
 from kima_stream.http.download_requests import request
@@ -176,6 +178,66 @@ async def test_the_silence_of_a_system_that_is_away_proves_nothing(pool: Pool, c
     assert {job.album: (job.status, job.source) for job in await jobs(conn)} == {
         "Album 1": ("failed", "lidarr"), "Album 2": ("searching", "soulseek"),
     }  # fmt: skip
+
+
+SOULSEEK = Policy(sources=("soulseek",))
+
+
+async def begin(conn: Connection) -> Taken:
+    """Begin the oldest call to Soulseek that nobody has begun."""
+    [taken] = await leasing.take(
+        conn, {"soulseek.acquire": 1}, categories=["download_job"], closed=[], holder="test", seconds=10.0, now=None
+    )
+    assert await leasing.begin(conn, taken)
+    return taken
+
+
+async def test_an_album_that_comes_from_soulseek_is_not_cut_off(pool: Pool, conn: Connection) -> None:
+    """Only one that stands still as long as the bound says."""
+    now = datetime.now(UTC)
+    await ask(conn, policy=SOULSEEK, at=now - timedelta(hours=3))
+    taken = await begin(conn)
+    await leasing.renew(conn, [(taken, Progress(text="1 of 9 tracks", done_bytes=7))], seconds=10.0)
+
+    assert await sweep_once(pool, now) == Swept()
+    assert await sweep_once(pool, now + timedelta(hours=1, minutes=59)) == Swept()
+    assert await sweep_once(pool, now + timedelta(hours=2, minutes=1)) == Swept(passed=1)
+    [job] = await jobs(conn)
+    assert (job.status, job.code) == ("failed", "gave_up")
+
+
+async def test_an_album_that_comes_for_ever_is_cut_off(pool: Pool, conn: Connection) -> None:
+    """At the bound of a source, whatever progress it makes."""
+    now = datetime.now(UTC)
+    await ask(conn, policy=SOULSEEK, at=now - DAY)
+    taken = await begin(conn)
+    await leasing.renew(conn, [(taken, Progress(text="1 of 9 tracks", done_bytes=7))], seconds=10.0)
+
+    assert await sweep_once(pool, now - timedelta(seconds=1)) == Swept()
+    assert await sweep_once(pool, now) == Swept(passed=1)
+
+
+async def test_a_job_whose_turn_has_not_come_waits_for_it(pool: Pool, conn: Connection) -> None:
+    """As long as somebody works: where nobody does no turn will come. A worker that starts anew is no such case."""
+    now = datetime.now(UTC)
+    for number in (1, 2):
+        await ask(conn, number, policy=SOULSEEK, at=now - timedelta(hours=3))
+    running = await begin(conn)
+
+    assert await sweep_once(pool, now) == Swept()
+    await leasing.release(conn, running, seconds=0.0, now=None)
+    assert await sweep_once(pool, now + FIVE_MINUTES) == Swept()
+    assert await sweep_once(pool, now + 3 * FIVE_MINUTES) == Swept(passed=1)
+    ended = [job.status for job in await jobs(conn)]
+    assert sorted(ended) == ["failed", "searching"]
+
+
+async def test_a_call_that_nobody_takes_is_given_up(pool: Pool, conn: Connection) -> None:
+    """Nobody brings anything from Soulseek: the job ends as it always did."""
+    now = datetime.now(UTC)
+    await ask(conn, policy=SOULSEEK, at=now - timedelta(hours=3))
+
+    assert await sweep_once(pool, now) == Swept(passed=1)
 
 
 async def test_a_job_of_before_there_were_deadlines_is_found(pool: Pool, conn: Connection) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from kima_stream.database import Connection, Pool
+from kima_stream.effect_work import Progress
 from kima_stream.effects import leasing
 from kima_stream.effects.leasing import Delay, Taken
 from tests import shop as shops
@@ -59,6 +60,21 @@ async def test_who_was_fenced_changes_nothing(conn: Connection) -> None:
     assert (held.is_ours, held.is_open) == (False, True)
     assert await conn.fetchrow("SELECT * FROM effect_leases") == before
     assert await leasing.begin(conn, second)
+
+
+async def test_a_call_moves_when_its_progress_changes(conn: Connection) -> None:
+    """To be alive is no move, nor is it to say the same again."""
+    await order(conn, 1)
+    [taken] = await take(conn)
+    await leasing.begin(conn, taken)
+    moves = []
+    for done in (None, 1, 1, None, 2):
+        progress = None if done is None else Progress(text="coming", done_bytes=done)
+        await leasing.renew(conn, [(taken, progress)], seconds=10.0)
+        moves.append(await conn.fetchval("SELECT moved_at FROM effect_leases"))
+
+    assert moves[0] is None
+    assert moves[1] == moves[2] == moves[3] < moves[4]
 
 
 async def test_what_is_not_wanted_any_more_is_not_begun(conn: Connection) -> None:

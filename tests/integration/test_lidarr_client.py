@@ -223,6 +223,29 @@ async def test_the_history_in_pages_yields_each_row_once(house: LidarrHouse) -> 
     assert seen[:12] == list(range(12, 0, -1))
 
 
+async def test_a_history_too_long_for_one_answer_comes_in_pages(
+    house: LidarrHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the page on that the moment is in, oldest first; what comes in or goes out meanwhile hides no line."""
+    for _ in range(23):
+        await add(house, 1)
+        await house.lidarr.agenda.advance(1.0)
+    rows, history = list(house.lidarr.history), house.lidarr.history
+    house.strike(Strike(path="/api/v1/history/since", status=413, body=b"{}", content_type="application/json"))
+    pages = []
+    async for page in house.client.history_from(rows[12].date, page_size=5):
+        pages.append([row.id for row in page])
+        if len(pages) == 1:
+            await add(house, 1)
+            del history[2:9]
+
+    assert pages[0] == [11, 12, 13, 14, 15]
+    seen = [number for page in pages for number in page]
+    assert {row.id for row in rows[10:]} <= set(seen)
+    assert seen[-1] == history[-1].id
+    assert max(seen.count(number) for number in seen) <= 2
+
+
 async def test_a_command_is_given_once_while_it_waits(house: LidarrHouse) -> None:
     """Lidarr answers with the one that waits."""
     ids = await add(house, 1)

@@ -1,0 +1,1 @@
+ALTER TABLE effect_leases DROP COLUMN moved_at;
