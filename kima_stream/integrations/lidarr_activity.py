@@ -133,7 +133,7 @@ class Activity(Reader):
             yield rows
 
     async def _pages_from(self, since: datetime, page_size: int) -> AsyncIterator[tuple[HistoryRow, ...]]:
-        """Yield the pages from the one that ``since`` is in, oldest first: what is new comes at the end, in no way."""
+        """Yield the pages from the one that ``since`` is in, oldest first, so that what is new comes at the end."""
         number, before = await self._page_of(since, page_size), 0
         while True:
             page = await self._history_page(number, page_size)

@@ -74,7 +74,7 @@ async def test_the_verdict_bites(place: Path) -> None:
 
     story = out.decode()
     assert process.returncode == 1, (out, errors)
-    assert "lost: 1 webhook Download" in story
+    assert "lost: 1 webhook Download" in story, errors
     assert "0 lost" not in story
     assert "\x1b" not in story
 
