@@ -108,17 +108,17 @@ async def _insert(conn: Connection, statement: str, appends: Sequence[Append]) -
     return await conn.fetch(statement, members, *columns)
 
 
-# Of the ids that are in ``events`` the unique key tells; those whose event retention took are in the skeleton.
 _CHECK = """
     SELECT clock_timestamp() AS now,
-           ARRAY(SELECT event_id FROM event_positions WHERE event_id = ANY($2::uuid[])) AS known,
+           ARRAY(SELECT event_id FROM events WHERE event_id = ANY($2::uuid[])
+                  UNION ALL
+                 SELECT event_id FROM event_positions WHERE event_id = ANY($2::uuid[])) AS known,
            ARRAY(SELECT greatest((SELECT e.version FROM events AS e WHERE e.stream = s.stream
                                    ORDER BY e.version DESC LIMIT 1),
                                  (SELECT p.version FROM event_positions AS p WHERE p.stream = s.stream
                                    ORDER BY p.version DESC LIMIT 1), -1)
                    FROM unnest($1::text[]) WITH ORDINALITY AS s (stream, n) ORDER BY s.n) AS heads
 """
-_KNOWN = "SELECT event_id FROM events WHERE event_id = ANY($1::uuid[])"
 _COPIED = (
     "stream", "version", "event_id", "category", "type", "schema_version", "source", "subject",
     "data", "metadata", "correlation_id", "causation_id", "occurred_at", "recorded_at",
@@ -127,25 +127,12 @@ _COPIED = (
 
 async def _copy(conn: Connection, appends: Sequence[Append]) -> dict[UUID, Written]:
     """Do as ``_insert`` does, for many: look up heads and ids once, and stream the rows in."""
-    event_ids = [event.event_id for append in appends for event in append.events]
-    try:
-        return await _copy_new(conn, appends, event_ids, frozenset())
-    except asyncpg.UniqueViolationError:
-        known = frozenset(row[0] for row in await conn.fetch(_KNOWN, event_ids))
-        if not known:
-            raise  # a version was taken, not an id
-        return await _copy_new(conn, appends, event_ids, known)
-
-
-async def _copy_new(
-    conn: Connection, appends: Sequence[Append], event_ids: Sequence[UUID], known: frozenset[UUID]
-) -> dict[UUID, Written]:
-    """Copy what has none of the ids that are ``known`` or in the skeleton."""
     streams = list({append.stream: None for append in appends})
+    event_ids = [event.event_id for append in appends for event in append.events]
     async with conn.transaction():
         found = await conn.fetchrow(_CHECK, streams, event_ids)
         assert found is not None  # noqa: S101 - it has no FROM
-        now, known = found["now"], known.union(found["known"])
+        now, known = found["now"], set(found["known"])
         heads = dict(zip(streams, found["heads"], strict=True))
         versions = dict(heads)
         written: dict[UUID, Written] = {}
@@ -159,14 +146,13 @@ async def _copy_new(
             version = versions[stream]
             for event in append.events:
                 version += 1
-                event_id, occurred_at = event.event_id, event.occurred_at or now
+                occurred_at = event.occurred_at or now
                 rows.append((
-                    stream, version, event_id, category, event.type, event.schema_version, event.source,
-                    event.subject, event.data, event.metadata, event.correlation_id or str(event_id),
+                    stream, version, event.event_id, category, event.type, event.schema_version, event.source,
+                    event.subject, event.data, event.metadata, event.correlation_id or str(event.event_id),
                     event.causation_id, occurred_at, now,
                 ))  # fmt: skip
-                written[event_id] = Written(version, occurred_at, now)
+                written[event.event_id] = Written(version, occurred_at, now)
             versions[stream] = version
-        if rows:
-            await conn.copy_records_to_table("events", records=rows, columns=_COPIED)
+        await conn.copy_records_to_table("events", records=rows, columns=_COPIED)
     return written
