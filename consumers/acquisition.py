@@ -21,7 +21,7 @@ from projections.download_job import DownloadJob
 
 
 def _decide(state: DownloadJob, news: Event, at: datetime) -> list[Event]:
-    return download_job_decider.decide(state, news, at)
+    return download_job_decider.decide(state, news, at).facts
 
 
 OWNERS: Final[tuple[AnyOwner, ...]] = (

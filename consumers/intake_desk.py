@@ -33,7 +33,7 @@ from kima_stream.projector import Row
 from projections import correlation
 from projections.download_job import DownloadJob
 from projections.download_job_course import Course
-from projections.download_job_decider import take, take_unasked
+from projections.download_job_decider import decide, decide_unasked
 from projections.download_job_lidarr import has
 
 JOBS: Final = "download_job"  # category of the jobs
@@ -82,7 +82,9 @@ class Desk:
             self._spread(news)
         elif isinstance(news, Seen):
             for stream in self._jobs([news.key]):
-                self._record(news.cause.event_id, stream, take(self.states[stream], news.fact, news.cause.recorded_at))
+                self._record(
+                    news.cause.event_id, stream, decide(self.states[stream], news.fact, news.cause.recorded_at)
+                )
         elif not self._fail(news.cause.event_id, news.download_key, news.fact, news.cause.recorded_at):
             self._wait(news)
 
@@ -97,20 +99,22 @@ class Desk:
         before = [self._jobs(album.keys) for album in news.albums]
         for album, streams in zip(news.albums, before, strict=True):
             jobs = [stream for stream in streams if correlation.is_for(self.states[stream], album.album)]
-            moved = [(stream, course) for stream in jobs if (course := self._take(stream, album.fact, at, jobs)).facts]
+            moved = [
+                (stream, course) for stream in jobs if (course := self._decide(stream, album.fact, at, jobs)).facts
+            ]
             if not moved and not any(has(self.states[stream], album.fact) for stream in jobs):
                 own = album.own_stream
-                moved = [(own, take_unasked(self.states[own], album.unasked, album.fact, at))]
+                moved = [(own, decide_unasked(self.states[own], album.unasked, album.fact, at))]
             for stream, course in moved:
                 self._record(news.cause.event_id, stream, course)
                 self._add(stream, album.keys | news.download_keys)
         if news.download_key:
             self._pick_up(news.cause, news.download_key)
 
-    def _take(self, stream: str, fact: Event, at: datetime, jobs: Iterable[str]) -> Course:
+    def _decide(self, stream: str, fact: Event, at: datetime, jobs: Iterable[str]) -> Course:
         """Return what follows for one of the ``jobs`` that want the album."""
         is_wanted = any(self.states[other].is_active for other in jobs if other != stream)
-        return take(self.states[stream], fact, at, is_wanted_elsewhere=is_wanted)
+        return decide(self.states[stream], fact, at, is_wanted_elsewhere=is_wanted)
 
     def _fail(
         self, cause_id: UUID, download_key: str | None, fact: JobDownloadFailed | JobImportFailed, at: datetime
@@ -119,7 +123,7 @@ class Desk:
         jobs = self._jobs([download_key] if download_key else [])
         jobs = [stream for stream in jobs if self.states[stream].download(fact.download_id)]
         for stream in jobs:
-            self._record(cause_id, stream, take(self.states[stream], fact, at))
+            self._record(cause_id, stream, decide(self.states[stream], fact, at))
         return jobs
 
     def _wait(self, news: Failed) -> None:

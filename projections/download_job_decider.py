@@ -65,8 +65,10 @@ def decide(
     policy: Policy = NO_SOURCES,
     is_wanted_elsewhere: bool = False,
     unreachable: AbstractSet[str] = frozenset(),
-) -> list[Event]:
-    """Return what follows from ``news``, itself included; ``[]`` when the state has it or it is not for this job.
+) -> Course:
+    """Return what follows from ``news``, itself included, and the job after it.
+
+    Nothing follows when the state has it or it is not for this job.
 
     Args:
         state: the job before the news.
@@ -76,19 +78,6 @@ def decide(
         is_wanted_elsewhere: whether another active job wants the album, so that Lidarr must go on.
         unreachable: the systems that cannot be asked just now: their silence proves nothing.
     """
-    return take(state, news, at, policy=policy, is_wanted_elsewhere=is_wanted_elsewhere, unreachable=unreachable).facts
-
-
-def take(
-    state: DownloadJob,
-    news: Event,
-    at: datetime,
-    *,
-    policy: Policy = NO_SOURCES,
-    is_wanted_elsewhere: bool = False,
-    unreachable: AbstractSet[str] = frozenset(),
-) -> Course:
-    """Decide as ``decide`` does; return what follows with the job after it."""
     course = Course(state, at)
     match news:
         case JobRequested() | JobRetryRequested():
@@ -136,7 +125,7 @@ def _from_lidarr(course: Course, news: Event, at: datetime) -> None:
             return
 
 
-def take_unasked(state: DownloadJob, request: JobRequested, news: JobGrabbed | JobImported, at: datetime) -> Course:
+def decide_unasked(state: DownloadJob, request: JobRequested, news: JobGrabbed | JobImported, at: datetime) -> Course:
     """Return what follows when Lidarr is taken to have asked for what it grabbed or imported."""
     course = Course(state, at)
     course.add(request)

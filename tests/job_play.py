@@ -46,7 +46,7 @@ class Play:
         facts = decide(
             self.state, fact, self.now, policy=self.policy, is_wanted_elsewhere=is_wanted_elsewhere,
             unreachable=unreachable,
-        )  # fmt: skip
+        ).facts  # fmt: skip
         self._record(facts)
         return facts
 

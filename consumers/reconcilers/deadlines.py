@@ -110,7 +110,7 @@ async def _pass(pool: Pool, due: Due, at: datetime, unreachable: AbstractSet[str
 async def _decide(conn: Connection, due: Due, at: datetime, unreachable: AbstractSet[str]) -> bool:
     row = await projector.load(conn, PROJECTION, due.stream)
     news = JobDeadlinePassed(deadline_at=due.deadline_at)
-    facts = decide(row.state, news, at, unreachable=unreachable)
+    facts = decide(row.state, news, at, unreachable=unreachable).facts
     if not facts:
         return False  # it moved on, or another process was here
     events = projector.consequences(facts, event_id=new_event_id(), correlation_id=row.state.correlation_id)

@@ -88,7 +88,7 @@ async def request(
     if event_id is not None and (recorded := await event_store.read_event(conn, event_id)):
         return await _answered(conn, recorded, asked)
     duplicate = row.state.is_active
-    facts = decide(row.state, asked, at or datetime.now(UTC), policy=policy)
+    facts = decide(row.state, asked, at or datetime.now(UTC), policy=policy).facts
     events = projector.consequences(facts, correlation_id=correlation_id, event_id=request_id)
     row = await projector.decide(conn, PROJECTION, row, events)
     await correlation_keys.add(conn, stream, keys, known=found)
@@ -118,7 +118,7 @@ async def change(
         return await _answered(conn, recorded, wish, stream=row.stream)
     is_wanted = await album_wishes.is_wanted_elsewhere(conn, row.state, row.stream, found)
     was_active = row.state.is_active
-    facts = decide(row.state, wish, at or datetime.now(UTC), policy=policy, is_wanted_elsewhere=is_wanted)
+    facts = decide(row.state, wish, at or datetime.now(UTC), policy=policy, is_wanted_elsewhere=is_wanted).facts
     is_retry = isinstance(wish, JobRetryRequested)
     correlation_id = wish.correlation_id if isinstance(wish, JobRetryRequested) else row.state.correlation_id
     events = projector.consequences(facts, correlation_id=correlation_id, event_id=event_id or new_event_id())

@@ -69,7 +69,7 @@ def after(*news: News) -> DownloadJob:
 
 def decide(state: DownloadJob, fact: News, at: datetime = NOW) -> list[Event]:
     """Decide, and leave the deadlines out: they are the business of another test."""
-    facts = decider.decide(state, fact, at)
+    facts = decider.decide(state, fact, at).facts
     return [each for each in facts if not isinstance(each, JobDeadlineSet)]
 
 

@@ -108,7 +108,7 @@ class AnyLife(RuleBasedStateMachine):
         """Bring news, and see that bringing it again changes nothing."""
         self.play.news(fact, is_wanted_elsewhere=others, unreachable=unreachable)
         self.note()
-        again = decide(self.play.state, fact, self.play.now, policy=self.play.policy, unreachable=unreachable)
+        again = decide(self.play.state, fact, self.play.now, policy=self.play.policy, unreachable=unreachable).facts
         if isinstance(fact, REQUESTS):
             assert (
                 all(isinstance(each, (*REQUESTS, JobRequestMerged)) for each in again) or not self.play.state.is_active
